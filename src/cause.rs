@@ -1,0 +1,170 @@
+//! Why a circuit changed its state, as data and as one sentence.
+
+use std::{fmt, time::Duration};
+
+/// Why a circuit changed its state: the rule, and the evidence it had.
+///
+/// `Display` gives one sentence for a person; [`label`](Self::label) one word
+/// for a metric. When several rules are met by the same call the first of
+/// failure rate, consecutive failures, slow calls is reported.
+///
+/// ```
+/// use tower_breaker::{Circuit, Config, Outcome};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let circuit = Circuit::new(Config::builder("inventory").consecutive_failures(2).build()?);
+/// circuit.try_acquire()?.record(Outcome::Failure);
+/// circuit.try_acquire()?.record(Outcome::Failure);
+///
+/// let cause = circuit.snapshot().cause.expect("an open circuit has a cause");
+/// assert_eq!(cause.to_string(), "2 calls in a row failed, and 2 are enough to open");
+/// assert_eq!(cause.label(), "consecutive-failures");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Too large a share of the window's calls failed.
+    #[non_exhaustive]
+    FailureRate {
+        /// Failed calls in the window.
+        failures: u64,
+        /// All judged calls in the window.
+        calls: u64,
+        /// The share that opens.
+        threshold: f64,
+    },
+    /// Too many calls failed in a row.
+    #[non_exhaustive]
+    ConsecutiveFailures {
+        /// How many failed.
+        failures: u32,
+        /// How many open.
+        threshold: u32,
+    },
+    /// Too large a share of the window's calls were slow.
+    #[non_exhaustive]
+    SlowCallRate {
+        /// Slow calls in the window.
+        slow: u64,
+        /// All judged calls in the window.
+        calls: u64,
+        /// The share that opens.
+        threshold: f64,
+        /// A slow call takes longer than this.
+        slower_than: Duration,
+    },
+    /// The successes needed to close were out of reach.
+    #[non_exhaustive]
+    ProbesFailed {
+        /// Probes that failed, those in `timed_out` among them.
+        failures: u32,
+        /// Probes that did not end within their lease.
+        timed_out: u32,
+        /// Probes an episode has.
+        probes: u32,
+        /// Successes it takes to close.
+        required: u32,
+    },
+    /// [`Circuit::trip`](crate::Circuit::trip) was called.
+    Tripped,
+    /// The wait was over and a call came.
+    #[non_exhaustive]
+    WaitOver {
+        /// How long the circuit was to stay open.
+        waited: Duration,
+    },
+    /// Enough probes succeeded.
+    #[non_exhaustive]
+    ProbesSucceeded {
+        /// How many did.
+        successes: u32,
+    },
+    /// [`Circuit::reset`](crate::Circuit::reset) was called.
+    Reset,
+}
+
+impl Cause {
+    /// The cause in one lower-case word, for metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::FailureRate { .. } => "failure-rate",
+            Self::ConsecutiveFailures { .. } => "consecutive-failures",
+            Self::SlowCallRate { .. } => "slow-call-rate",
+            Self::ProbesFailed { .. } => "probes-failed",
+            Self::Tripped => "tripped",
+            Self::WaitOver { .. } => "wait-over",
+            Self::ProbesSucceeded { .. } => "probes-succeeded",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FailureRate { failures, calls, threshold } => write!(
+                f,
+                "{failures} of {calls} calls failed ({}), and {} are enough to open",
+                Percent::of(*failures, *calls),
+                Percent(*threshold),
+            ),
+            Self::ConsecutiveFailures { failures, threshold } => {
+                write!(f, "{failures} calls in a row failed, and {threshold} are enough to open")
+            }
+            Self::SlowCallRate { slow, calls, threshold, slower_than } => write!(
+                f,
+                "{slow} of {calls} calls took longer than {slower_than:?} ({}), and {} are enough \
+                 to open",
+                Percent::of(*slow, *calls),
+                Percent(*threshold),
+            ),
+            Self::ProbesFailed { failures, timed_out, probes, required } => {
+                write!(f, "{failures} of {probes} probes failed")?;
+                if *timed_out > 0 {
+                    write!(f, " ({timed_out} of them had no answer within their lease)")?;
+                }
+                write!(f, ", and {required} must succeed")
+            }
+            Self::Tripped => f.write_str("it was tripped by hand"),
+            Self::WaitOver { waited } => write!(f, "the wait of {waited:?} was over"),
+            Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
+            Self::ProbesSucceeded { successes } => write!(f, "{successes} probes succeeded"),
+            Self::Reset => f.write_str("it was reset by hand"),
+        }
+    }
+}
+
+/// A share as a person reads it: `60 %`, `66.7 %`.
+struct Percent(f64);
+
+impl Percent {
+    fn of(part: u64, whole: u64) -> Self {
+        Self(part as f64 / whole as f64)
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.0 * 100.0;
+        // A threshold below a tenth of a percent keeps its digits.
+        let shown = if percent < 0.1 { percent } else { (percent * 10.0).round() / 10.0 };
+        write!(f, "{shown} %")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_reads_as_a_person_would_write_it() {
+        for (share, text) in
+            [(0.6, "60 %"), (2.0 / 3.0, "66.7 %"), (1.0, "100 %"), (0.125, "12.5 %")]
+        {
+            assert_eq!(Percent(share).to_string(), text);
+        }
+        assert_eq!(Percent::of(12, 20).to_string(), "60 %");
+    }
+}

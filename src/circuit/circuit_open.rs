@@ -1,0 +1,89 @@
+//! The refusal of a call.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use crate::{machine::Rejection, state::State};
+
+/// The error of a call that was not let through.
+///
+/// A middleware further out may have wrapped it; [`find_in`](Self::find_in)
+/// finds it all the same.
+///
+/// ```
+/// use tower_breaker::{Circuit, CircuitOpen, Config, State};
+///
+/// # fn main() -> Result<(), tower_breaker::ConfigError> {
+/// let circuit = Circuit::new(Config::builder("inventory").build()?);
+/// circuit.trip();
+///
+/// let error = std::io::Error::other(circuit.try_acquire().unwrap_err());
+/// let open = CircuitOpen::find_in(&error).expect("it is in there");
+/// assert_eq!(open.name(), "inventory");
+/// assert_eq!(open.state(), State::Open);
+/// assert!(open.retry_after().is_some());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(alias = "CallNotPermittedException")]
+#[doc(alias = "BrokenCircuitException")]
+pub struct CircuitOpen {
+    name: Arc<str>,
+    state: State,
+    retry_after: Option<Duration>,
+}
+
+impl CircuitOpen {
+    pub(super) fn new(name: Arc<str>, rejection: Rejection) -> Self {
+        Self { name, state: rejection.state, retry_after: rejection.retry_after }
+    }
+
+    /// The circuit's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What rejected the call: `Open`, also where an operator holds it open,
+    /// or `HalfOpen` with no probe left.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How long until a call may pass. `None` where nobody knows: an operator
+    /// holds the circuit open without an end.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The first refusal in an error's chain of sources, itself included.
+    pub fn find_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(open) = error.downcast_ref() {
+                return Some(open);
+            }
+            next = match error.downcast_ref::<std::io::Error>().map(std::io::Error::get_ref) {
+                // An I/O error names as its source not the error it carries
+                // but that one's source.
+                Some(Some(carried)) => Some(carried),
+                _ => error.source(),
+            };
+        }
+        None
+    }
+}
+
+impl fmt::Display for CircuitOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            State::HalfOpen => write!(f, "circuit {} is half-open with no probe left", self.name)?,
+            State::Open | State::Closed => write!(f, "circuit {} is open", self.name)?,
+        }
+        match self.retry_after {
+            Some(wait) => write!(f, ", retry after {wait:.1?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for CircuitOpen {}

@@ -1,0 +1,120 @@
+//! Where a circuit gets the time: the only place that reads it.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+/// Where a circuit gets the time; monotonic always.
+///
+/// The default follows `tokio::time::pause` (feature `tokio`) and needs no
+/// runtime. Tests without tokio's clock take a `ManualClock` (feature
+/// `test-util`).
+///
+/// ```
+/// use tower_breaker::{Clock, Config};
+///
+/// # fn main() -> Result<(), tower_breaker::ConfigError> {
+/// Config::builder("inventory").clock(Clock::system()).build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Clock(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    System,
+    #[cfg(feature = "tokio")]
+    Tokio,
+    #[cfg(feature = "test-util")]
+    Manual(super::manual_clock::ManualClock),
+}
+
+impl Clock {
+    /// The operating system's monotonic clock. Under `tokio::time::pause` it
+    /// runs on.
+    pub const fn system() -> Self {
+        Self(Kind::System)
+    }
+
+    /// Tokio's clock: the operating system's, unless the test that runs on
+    /// this thread has paused it.
+    #[cfg(feature = "tokio")]
+    pub const fn tokio() -> Self {
+        Self(Kind::Tokio)
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(super) const fn manual(clock: super::manual_clock::ManualClock) -> Self {
+        Self(Kind::Manual(clock))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub(crate) fn now(&self) -> Instant {
+        match &self.0 {
+            Kind::System => Instant::now(),
+            #[cfg(feature = "tokio")]
+            Kind::Tokio => tokio::time::Instant::now().into_std(),
+            #[cfg(feature = "test-util")]
+            Kind::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// A future that is ready once `duration` has passed.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
+        match &self.0 {
+            Kind::System | Kind::Tokio => Sleep::Tokio(Box::pin(tokio::time::sleep(duration))),
+            #[cfg(feature = "test-util")]
+            Kind::Manual(clock) => Sleep::Manual(clock.sleep(duration)),
+        }
+    }
+}
+
+impl Default for Clock {
+    /// Tokio's clock with feature `tokio`, else the operating system's.
+    fn default() -> Self {
+        #[cfg(feature = "tokio")]
+        return Self::tokio();
+        #[cfg(not(feature = "tokio"))]
+        return Self::system();
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::System => "Clock::system",
+            #[cfg(feature = "tokio")]
+            Kind::Tokio => "Clock::tokio",
+            #[cfg(feature = "test-util")]
+            Kind::Manual(_) => "ManualClock",
+        })
+    }
+}
+
+/// A wait on a [`Clock`]. Boxed, because it is made only where a caller has
+/// to wait anyway, and a service must be movable while it does.
+#[cfg(feature = "tokio")]
+pub(crate) enum Sleep {
+    Tokio(Pin<Box<tokio::time::Sleep>>),
+    #[cfg(feature = "test-util")]
+    Manual(super::manual_clock::ManualSleep),
+}
+
+#[cfg(feature = "tokio")]
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Self::Tokio(sleep) => sleep.as_mut().poll(cx),
+            #[cfg(feature = "test-util")]
+            Self::Manual(sleep) => Pin::new(sleep).poll(cx),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! A circuit's configuration: built by name, refused with a reason.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{
+    clock::Clock,
+    observer::{Observer, Observers},
+};
+use crate::{
+    backoff::Backoff,
+    config_error::ConfigError,
+    probes::Probes,
+    ratio::Ratio,
+    rules::{Cancellation, Rules, SlowRule},
+    window::Window,
+};
+
+/// A valid configuration of one circuit.
+///
+/// | setting | default |
+/// |---|---|
+/// | [`window`](ConfigBuilder::window) | the last 20 calls |
+/// | [`minimum_calls`](ConfigBuilder::minimum_calls) | 10 |
+/// | [`failure_rate`](ConfigBuilder::failure_rate) | 0.5 |
+/// | [`sustained_for`](ConfigBuilder::sustained_for) | 1 s |
+/// | [`consecutive_failures`](ConfigBuilder::consecutive_failures) | off |
+/// | [`slow_calls`](ConfigBuilder::slow_calls) | off |
+/// | [`open_for`](ConfigBuilder::open_for) | about 1, 2, 4, then 8 s; jitter 0.2 |
+/// | [`probes`](ConfigBuilder::probes) | 3, all of which must succeed |
+/// | [`cancellation`](ConfigBuilder::cancellation) | by age |
+///
+/// They were chosen by simulation: see the project's `DESIGN.md`.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_breaker::{Backoff, Config, Probes, Window};
+///
+/// # fn main() -> Result<(), tower_breaker::ConfigError> {
+/// let config = Config::builder("inventory")
+///     .window(Window::count(20))
+///     .minimum_calls(10)
+///     .failure_rate(0.5)
+///     .slow_calls(Duration::from_secs(2), 0.8)
+///     .open_for(Backoff::exponential(Duration::from_secs(1), Duration::from_secs(8)))
+///     .probes(Probes::new(3))
+///     .build()?;
+/// assert_eq!(config.name(), "inventory");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(super) name: Arc<str>,
+    pub(super) rules: Rules,
+    pub(super) clock: Clock,
+    pub(super) observers: Observers,
+    pub(super) measure_latency: bool,
+}
+
+impl Config {
+    /// Starts from the defaults, with a name: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    /// Metrics, logs and errors carry it.
+    pub fn builder(name: impl Into<String>) -> ConfigBuilder {
+        ConfigBuilder {
+            name: name.into(),
+            window: Window::count(20),
+            minimum_calls: 10,
+            failure_rate: Some(0.5),
+            sustained_for: Duration::from_secs(1),
+            consecutive_failures: None,
+            slow_calls: None,
+            open_for: Backoff::default(),
+            probes: Probes::default(),
+            cancellation: Cancellation::default(),
+            clock: Clock::default(),
+            observers: Observers::default(),
+            measure_latency: false,
+        }
+    }
+
+    /// The circuit's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Default for Config {
+    /// The defaults, under the name `default`.
+    fn default() -> Self {
+        match Self::builder("default").build() {
+            Ok(config) => config,
+            Err(error) => unreachable!("the defaults are valid: {error}"),
+        }
+    }
+}
+
+/// Builds a [`Config`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ConfigBuilder {
+    name: String,
+    window: Window,
+    minimum_calls: u64,
+    failure_rate: Option<f64>,
+    sustained_for: Duration,
+    consecutive_failures: Option<u32>,
+    slow_calls: Option<(Duration, f64)>,
+    open_for: Backoff,
+    probes: Probes,
+    cancellation: Cancellation,
+    clock: Clock,
+    observers: Observers,
+    measure_latency: bool,
+}
+
+impl ConfigBuilder {
+    /// Sets which calls the rates are taken over.
+    #[doc(alias = "slidingWindowType")]
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets how many judged calls the window must hold before a rate is
+    /// known. Zero is as good as one. At most the calls of a count window.
+    #[doc(alias = "minimumNumberOfCalls")]
+    #[doc(alias = "MinimumThroughput")]
+    #[doc(alias = "requestVolumeThreshold")]
+    pub fn minimum_calls(mut self, calls: u64) -> Self {
+        self.minimum_calls = calls;
+        self
+    }
+
+    /// Sets the share of failed calls, up to 1, at which the circuit opens.
+    ///
+    /// Compared exactly, in parts of a million, rounded down: two of three
+    /// calls reach `2.0 / 3.0`.
+    #[doc(alias = "failureRateThreshold")]
+    #[doc(alias = "FailureRatio")]
+    pub fn failure_rate(mut self, share: f64) -> Self {
+        self.failure_rate = Some(share);
+        self
+    }
+
+    /// Switches the failure rate off, for a circuit that opens by
+    /// [`consecutive_failures`](Self::consecutive_failures) or
+    /// [`slow_calls`](Self::slow_calls) alone.
+    pub fn no_failure_rate(mut self) -> Self {
+        self.failure_rate = None;
+        self
+    }
+
+    /// Sets for how long there must have been trouble before a *rate* opens
+    /// the circuit; zero opens it at once.
+    ///
+    /// A stretch of trouble begins with the first failure (for the slow rule:
+    /// slow call) recorded when the window holds none, and ends when it holds
+    /// none again. A rate opens only if the stretch is at least this old and
+    /// the share over its calls of the last twice as long is at the threshold
+    /// too. So a blip at high traffic, which fills a count window within
+    /// milliseconds, opens nothing.
+    pub fn sustained_for(mut self, duration: Duration) -> Self {
+        self.sustained_for = duration;
+        self
+    }
+
+    /// Opens after this many failures in a row, whatever the window holds.
+    #[doc(alias = "consecutive5xxErrors")]
+    pub fn consecutive_failures(mut self, failures: u32) -> Self {
+        self.consecutive_failures = Some(failures);
+        self
+    }
+
+    /// Opens when this share of calls, up to 1, takes longer than `threshold`
+    /// (not: as long as). A slow failure counts both as failed and as slow.
+    ///
+    /// Costs two readings of the clock a call.
+    #[doc(alias = "slowCallDurationThreshold")]
+    #[doc(alias = "slowCallRateThreshold")]
+    pub fn slow_calls(mut self, threshold: Duration, share: f64) -> Self {
+        self.slow_calls = Some((threshold, share));
+        self
+    }
+
+    /// Sets how long the circuit stays open before it probes.
+    #[doc(alias = "waitDurationInOpenState")]
+    #[doc(alias = "BreakDuration")]
+    pub fn open_for(mut self, backoff: Backoff) -> Self {
+        self.open_for = backoff;
+        self
+    }
+
+    /// Sets how many calls test a dependency that may have healed.
+    #[doc(alias = "permittedNumberOfCallsInHalfOpenState")]
+    pub fn probes(mut self, probes: Probes) -> Self {
+        self.probes = probes;
+        self
+    }
+
+    /// Sets how a call that is dropped before it has ended is judged.
+    pub fn cancellation(mut self, cancellation: Cancellation) -> Self {
+        self.cancellation = cancellation;
+        self
+    }
+
+    /// Sets where the circuit gets the time.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
+    /// Adds somebody to tell what happens.
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.0.push(Arc::new(observer));
+        self
+    }
+
+    /// Measures every call, for metrics and observers, also where no rule
+    /// needs it. Costs two readings of the clock a call.
+    pub fn measure_latency(mut self) -> Self {
+        self.measure_latency = true;
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// If a value is out of its range, or together they could never open or
+    /// never close the circuit. The error names the field, its value, and
+    /// what would be right.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let rules = Rules {
+            window: self.window,
+            minimum_calls: self.minimum_calls,
+            failure_rate: self
+                .failure_rate
+                .map(|share| valid_share("failure_rate", share))
+                .transpose()?,
+            slow_calls: self
+                .slow_calls
+                .map(|(threshold, share)| {
+                    Ok(SlowRule { threshold, rate: valid_share("slow_calls", share)? })
+                })
+                .transpose()?,
+            sustained_for: self.sustained_for,
+            consecutive_failures: self.consecutive_failures,
+            open_for: self.open_for,
+            probes: self.probes,
+            cancellation: self.cancellation,
+        };
+        rules.validate()?;
+        Ok(Config {
+            name: valid_name(self.name)?,
+            rules,
+            clock: self.clock,
+            observers: self.observers,
+            measure_latency: self.measure_latency,
+        })
+    }
+}
+
+fn valid_share(field: &'static str, share: f64) -> Result<Ratio, ConfigError> {
+    let expected = "must be at least 0.000001 and at most 1";
+    Ratio::new(share).ok_or_else(|| ConfigError::new(field, share, expected))
+}
+
+fn valid_name(name: String) -> Result<Arc<str>, ConfigError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
+        return Ok(name.into());
+    }
+    let shown: String = name.chars().take(64).collect();
+    let cut = if shown.len() < name.len() { " …" } else { "" };
+    let value: &dyn fmt::Display = &format_args!("{shown:?}{cut}");
+    Err(ConfigError::new("name", value, "must be 1 to 64 characters of A-Z a-z 0-9 . _ -"))
+}

@@ -1,0 +1,178 @@
+//! A clock that moves when a test says so.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::clock::Clock;
+
+/// A clock that moves when a test says so. Clones are the same clock.
+///
+/// Advancing it also wakes whoever waits on it, such as a service with
+/// `WhenOpen::Wait`.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_breaker::{Backoff, Circuit, Config, ManualClock, State};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let clock = ManualClock::new();
+/// let config = Config::builder("inventory")
+///     .open_for(Backoff::fixed(Duration::from_secs(5)))
+///     .clock(clock.clone())
+///     .build()?;
+/// let circuit = Circuit::new(config);
+/// circuit.trip();
+/// assert!(circuit.try_acquire().is_err());
+///
+/// clock.advance(Duration::from_secs(5));
+/// let probe = circuit.try_acquire()?;
+/// assert_eq!(circuit.state(), State::HalfOpen);
+/// # drop(probe);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    start: Instant,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    elapsed: Duration,
+    #[cfg(feature = "tokio")]
+    sleepers: Vec<Sleeper>,
+}
+
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+struct Sleeper {
+    sleep: u64,
+    until: Duration,
+    waker: std::task::Waker,
+}
+
+impl ManualClock {
+    /// A clock that stands still.
+    #[expect(clippy::disallowed_methods, reason = "it has to start somewhere")]
+    pub fn new() -> Self {
+        let shared = Shared {
+            elapsed: Duration::ZERO,
+            #[cfg(feature = "tokio")]
+            sleepers: Vec::new(),
+        };
+        Self { start: Instant::now(), shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// What it shows. Stops at the end of what an `Instant` can hold.
+    pub fn now(&self) -> Instant {
+        let elapsed = self.lock().elapsed;
+        self.start.checked_add(elapsed).unwrap_or_else(|| latest(self.start))
+    }
+
+    /// Moves it on.
+    pub fn advance(&self, duration: Duration) {
+        let mut shared = self.lock();
+        shared.elapsed = shared.elapsed.saturating_add(duration);
+        #[cfg(feature = "tokio")]
+        {
+            let elapsed = shared.elapsed;
+            let sleepers = std::mem::take(&mut shared.sleepers);
+            let (due, still) = sleepers.into_iter().partition(|s| s.until <= elapsed);
+            shared.sleepers = still;
+            drop(shared);
+            let due: Vec<Sleeper> = due;
+            due.into_iter().for_each(|sleeper| sleeper.waker.wake());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<ManualClock> for Clock {
+    fn from(clock: ManualClock) -> Self {
+        Self::manual(clock)
+    }
+}
+
+impl From<&ManualClock> for Clock {
+    fn from(clock: &ManualClock) -> Self {
+        clock.clone().into()
+    }
+}
+
+/// The last instant that `start` can reach, to a second.
+fn latest(start: Instant) -> Instant {
+    let mut latest = start;
+    let mut step = Duration::from_secs(1 << 62);
+    while step >= Duration::from_secs(1) {
+        match latest.checked_add(step) {
+            Some(later) => latest = later,
+            None => step /= 2,
+        }
+    }
+    latest
+}
+
+#[cfg(feature = "tokio")]
+pub(super) use self::sleep::ManualSleep;
+
+#[cfg(feature = "tokio")]
+mod sleep {
+    use std::{
+        future::Future,
+        pin::Pin,
+        sync::atomic::{AtomicU64, Ordering},
+        task::{Context, Poll},
+        time::Duration,
+    };
+
+    use super::{ManualClock, Sleeper};
+
+    /// A wait on a [`ManualClock`].
+    pub(crate) struct ManualSleep {
+        clock: ManualClock,
+        sleep: u64,
+        until: Duration,
+    }
+
+    impl ManualClock {
+        pub(crate) fn sleep(&self, duration: Duration) -> ManualSleep {
+            static SLEEPS: AtomicU64 = AtomicU64::new(0);
+            let until = self.lock().elapsed.saturating_add(duration);
+            let sleep = SLEEPS.fetch_add(1, Ordering::Relaxed);
+            ManualSleep { clock: self.clone(), sleep, until }
+        }
+    }
+
+    impl Future for ManualSleep {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            let mut shared = self.clock.lock();
+            shared.sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
+            if shared.elapsed >= self.until {
+                return Poll::Ready(());
+            }
+            let waker = cx.waker().clone();
+            shared.sleepers.push(Sleeper { sleep: self.sleep, until: self.until, waker });
+            Poll::Pending
+        }
+    }
+
+    impl Drop for ManualSleep {
+        fn drop(&mut self) {
+            self.clock.lock().sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
+        }
+    }
+}

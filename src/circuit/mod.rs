@@ -1,0 +1,522 @@
+//! The circuit: the pure machine behind one short lock, a clock, and a gate
+//! that answers without the lock where it can.
+//!
+//! This floor has the only locks and atomics of the crate, and knows neither
+//! Tower nor HTTP.
+//!
+//! # The gate
+//!
+//! One atomic word says what may be done without asking the machine: its two
+//! low bits are the kind of [`Gate`], the rest is the generation. It is written
+//! only under the lock, after the machine has changed. Admission on a closed
+//! circuit is one load of it. A success whose generation matches a *clean*
+//! gate (the window is full and holds nothing but good calls) would leave the
+//! machine as it is, so it is only counted. A rejection needs the word and the
+//! end of the wait, which is written before the word and only grows while the
+//! circuit is open.
+
+mod circuit_open;
+mod clock;
+mod config;
+#[cfg(feature = "test-util")]
+mod manual_clock;
+mod observer;
+mod permit;
+mod snapshot;
+mod sync;
+#[cfg(feature = "tokio")]
+mod waiter;
+
+use std::{
+    collections::{VecDeque, hash_map::RandomState},
+    fmt,
+    hash::{BuildHasher, Hasher},
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+#[cfg(feature = "test-util")]
+pub use self::manual_clock::ManualClock;
+#[cfg(feature = "tokio")]
+pub(crate) use self::waiter::Waiter;
+pub use self::{
+    circuit_open::CircuitOpen,
+    clock::Clock,
+    config::{Config, ConfigBuilder},
+    observer::{Call, Observer, Transition},
+    permit::Permit,
+    snapshot::{Snapshot, WindowSnapshot},
+};
+use self::{
+    observer::Observers,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+};
+use crate::{
+    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    outcome::{CallEnd, Outcome},
+    overrides::Override,
+    rules::{Cancellation, Rules},
+    state::State,
+    time::Time,
+};
+
+/// A circuit breaker: a handle, cheap to clone; clones are the same circuit.
+///
+/// With Tower, a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer) has one;
+/// without, take permits from it yourself, from threads as well as tasks.
+///
+/// ```
+/// use tower_breaker::{Circuit, Config, Outcome, State};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let circuit = Circuit::new(Config::builder("inventory").consecutive_failures(3).build()?);
+/// while let Ok(permit) = circuit.try_acquire() {
+///     // Call the dependency. It fails:
+///     permit.record(Outcome::Failure);
+/// }
+/// assert_eq!(circuit.state(), State::Open);
+/// assert_eq!(circuit.snapshot().totals.failure, 3);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Circuit(Arc<Shared>);
+
+struct Shared {
+    gate: Alone<AtomicU64>,
+    /// Nanoseconds: when the wait of the last opening is over.
+    open_until: AtomicU64,
+    /// Successes that passed the clean gate, and rejections at the open one.
+    passed: Alone<AtomicU64>,
+    rejected: Alone<AtomicU64>,
+    core: Mutex<Core>,
+    name: Arc<str>,
+    clock: Clock,
+    born: Instant,
+    observers: Observers,
+    slow_after: Option<Duration>,
+    judges_drops: bool,
+    measures_latency: bool,
+}
+
+/// A cache line (two, where the processor fetches pairs) for one value.
+#[repr(align(128))]
+struct Alone<T>(T);
+
+struct Core {
+    machine: Machine,
+    #[cfg(feature = "tokio")]
+    wakers: waiter::Wakers,
+    /// What happened and nobody was told of yet.
+    untold: VecDeque<Fact>,
+    /// Whether somebody is telling, so that there is one order.
+    telling: bool,
+}
+
+impl Circuit {
+    /// A closed circuit.
+    pub fn new(config: Config) -> Self {
+        let Config { name, rules, clock, mut observers, measure_latency } = config;
+        observers.0.extend(crate::defaults::observers());
+        let born = clock.now();
+        let slow_after = rules.slow_calls.map(|rule| rule.threshold);
+        let judges_drops = rules.cancellation == Cancellation::ByAge;
+        let seed = rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
+        let machine = Machine::new(rules, seed);
+        let gate = word(machine.generation(), machine.gate());
+        let core = Core {
+            machine,
+            #[cfg(feature = "tokio")]
+            wakers: waiter::Wakers::default(),
+            untold: VecDeque::new(),
+            telling: false,
+        };
+        Self(Arc::new(Shared {
+            gate: Alone(AtomicU64::new(gate)),
+            open_until: AtomicU64::new(0),
+            passed: Alone(AtomicU64::new(0)),
+            rejected: Alone(AtomicU64::new(0)),
+            core: Mutex::new(core),
+            name,
+            clock,
+            born,
+            observers,
+            slow_after,
+            judges_drops,
+            measures_latency: measure_latency || slow_after.is_some(),
+        }))
+    }
+
+    /// The name it was configured with.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The state the machine has decided on, whatever an operator laid over
+    /// it.
+    ///
+    /// Reading changes nothing. Open turns into half-open when a call is
+    /// admitted, not before.
+    pub fn state(&self) -> State {
+        match self.0.gate.0.load(Ordering::Acquire) & KIND {
+            CLOSED | CLEAN => State::Closed,
+            OPEN => State::Open,
+            _ => self.0.lock().machine.view(self.now()).state,
+        }
+    }
+
+    /// The circuit at this instant. Changes nothing.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = self.now();
+        let (view, window) = {
+            let core = self.0.lock();
+            let view = core.machine.view(now);
+            (view.clone(), WindowSnapshot::new(view.window, core.machine.rules()))
+        };
+        let mut totals = view.totals;
+        totals.success += self.0.passed.0.load(Ordering::Relaxed);
+        totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
+        Snapshot {
+            name: Arc::clone(&self.0.name),
+            state: view.state,
+            generation: view.generation,
+            since: self.0.instant(view.since),
+            retry_after: view.retry_after,
+            cause: view.cause,
+            window,
+            probes: view.probes,
+            totals,
+            active_override: view.active_override,
+        }
+    }
+
+    /// Asks for the right to one call. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`CircuitOpen`] while the circuit is open, while it is half-open with no
+    /// probe left, and while an operator holds it open.
+    #[doc(alias = "tryAcquirePermission")]
+    pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
+        self.acquire(false)
+    }
+
+    /// Opens it, as if a rule had been met: from half-open the wait grows as
+    /// after a failed probe; an open one stays as it is.
+    pub fn trip(&self) {
+        self.update(Machine::trip);
+    }
+
+    /// Closes it, with everything empty and the wait at its first step. Calls
+    /// in flight will change nothing. Overrides and totals stay.
+    pub fn reset(&self) {
+        self.update(Machine::reset);
+    }
+
+    /// Lays an operator's decision over the machine's, in place of the one
+    /// there was.
+    pub fn set_override(&self, over: Override) {
+        self.update(|machine, now, facts| machine.set_override(over, now, facts));
+    }
+
+    /// Lifts the override, if there is one: the machine decides again.
+    pub fn clear_override(&self) {
+        self.update(Machine::clear_override);
+    }
+
+    /// Asks for the right to one call, which is measured if `measured` or if
+    /// the circuit needs it.
+    pub(crate) fn acquire(&self, measured: bool) -> Result<Permit, CircuitOpen> {
+        let shared = &*self.0;
+        let measured = measured || shared.measures_latency;
+        let gate = shared.gate.0.load(Ordering::Acquire);
+        match gate & KIND {
+            CLOSED | CLEAN => {
+                let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
+                let started = measured.then(|| self.now());
+                return Ok(Permit::new(self.clone(), ticket, started));
+            }
+            OPEN => {
+                if let Err(rejection) = self.pass_open_gate() {
+                    shared.rejected.0.fetch_add(1, Ordering::Relaxed);
+                    return Err(self.refuse(rejection));
+                }
+            }
+            _ => {}
+        }
+        let (now, admitted) = self.update(|machine, now, facts| (now, machine.acquire(now, facts)));
+        match admitted {
+            Ok(ticket) => Ok(Permit::new(self.clone(), ticket, measured.then_some(now))),
+            Err(rejection) => Err(self.refuse(rejection)),
+        }
+    }
+
+    /// Whether a permit would be granted now, without taking one. The refusal
+    /// is counted and told of.
+    pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
+        self.look(true).map_err(|rejection| self.refuse(rejection))
+    }
+
+    /// Whether a permit would be granted now. A refusal is not counted: see
+    /// [`refuse_deferred`](Self::refuse_deferred).
+    pub(crate) fn look_ahead(&self) -> Result<(), Rejection> {
+        self.look(false)
+    }
+
+    /// Refuses a call whose refusal was seen ahead, in today's terms if there
+    /// still is reason to.
+    pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
+        let rejection = match self.look(true) {
+            Ok(()) => {
+                self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+                Rejection { retry_after: Some(Duration::ZERO), ..ahead }
+            }
+            Err(rejection) => rejection,
+        };
+        self.refuse(rejection)
+    }
+
+    /// Whether a permit would be granted now; if not, the task is registered,
+    /// and its key returned, before anything can change.
+    #[cfg(feature = "tokio")]
+    fn look_or_register(
+        &self,
+        key: Option<u64>,
+        waker: &std::task::Waker,
+    ) -> Result<(), (u64, Rejection)> {
+        if matches!(self.0.gate.0.load(Ordering::Acquire) & KIND, CLOSED | CLEAN) {
+            return Ok(());
+        }
+        self.update_core(|core, now, facts| {
+            core.machine
+                .look(now, facts)
+                .map_err(|rejection| (core.wakers.register(key, waker), rejection))
+        })
+    }
+
+    #[cfg(feature = "tokio")]
+    fn forget_waiter(&self, key: u64) {
+        self.0.lock().wakers.remove(key);
+    }
+
+    #[cfg(feature = "tokio")]
+    fn sleep(&self, duration: Duration) -> clock::Sleep {
+        self.0.clock.sleep(duration)
+    }
+
+    fn look(&self, counted: bool) -> Result<(), Rejection> {
+        let shared = &*self.0;
+        match shared.gate.0.load(Ordering::Acquire) & KIND {
+            CLOSED | CLEAN => return Ok(()),
+            OPEN => {
+                if let Err(rejection) = self.pass_open_gate() {
+                    if counted {
+                        shared.rejected.0.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Err(rejection);
+                }
+            }
+            _ => {}
+        }
+        self.update(|machine, now, facts| {
+            machine.look(now, facts).inspect_err(|_| {
+                if counted {
+                    machine.count_rejection();
+                }
+            })
+        })
+    }
+
+    /// Whether the wait of an open gate, just seen, is over.
+    fn pass_open_gate(&self) -> Result<(), Rejection> {
+        let now = self.now();
+        let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
+        if now >= until {
+            return Ok(());
+        }
+        Err(Rejection { state: State::Open, retry_after: Some(until.since(now)) })
+    }
+
+    fn refuse(&self, rejection: Rejection) -> CircuitOpen {
+        let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
+        self.0.observers.tell(|observer| observer.on_rejection(&open));
+        open
+    }
+
+    /// Takes a permit back. `now` is the time, if it was read already.
+    fn settle(
+        &self,
+        ticket: Ticket,
+        outcome: Option<Outcome>,
+        latency: Option<Duration>,
+        now: Option<Time>,
+    ) {
+        let shared = &*self.0;
+        let judged = outcome.is_some() || shared.judges_drops;
+        let is_long =
+            shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
+        let end = End { outcome, slow: judged && is_long };
+        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.probe.is_none();
+        let counted = if good && self.is_clean_in(ticket.generation) {
+            shared.passed.0.fetch_add(1, Ordering::Relaxed);
+            Some(CallEnd::Success)
+        } else {
+            let now = now.unwrap_or_else(|| self.now());
+            self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts))
+        };
+        if let Some(counted) = counted {
+            let slow = end.slow && counted != CallEnd::Stale;
+            let call = Call { circuit: &shared.name, end: counted, slow, latency };
+            shared.observers.tell(|observer| observer.on_call(&call));
+        }
+    }
+
+    fn is_clean_in(&self, generation: u64) -> bool {
+        self.0.gate.0.load(Ordering::Acquire) == word(generation, Gate::Clean)
+    }
+
+    /// The time since the circuit was made.
+    fn now(&self) -> Time {
+        Time::from_elapsed(self.0.clock.now().saturating_duration_since(self.0.born))
+    }
+
+    fn update<R>(&self, change: impl FnOnce(&mut Machine, Time, &mut Facts) -> R) -> R {
+        self.update_core(|core, now, facts| change(&mut core.machine, now, facts))
+    }
+
+    fn update_core<R>(&self, change: impl FnOnce(&mut Core, Time, &mut Facts) -> R) -> R {
+        self.update_at(self.now(), change)
+    }
+
+    /// Changes the machine; then, with the lock released, wakes those who wait
+    /// and tells those who watch.
+    fn update_at<R>(&self, now: Time, change: impl FnOnce(&mut Core, Time, &mut Facts) -> R) -> R {
+        let shared = &*self.0;
+        let mut facts = Facts::default();
+        let mut core = shared.lock();
+        let result = change(&mut core, now, &mut facts);
+        shared.publish(&core.machine);
+        #[cfg(feature = "tokio")]
+        let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
+        let told = !facts.happened.is_empty() && !shared.observers.is_empty();
+        if told {
+            core.untold.extend(facts.happened);
+        }
+        drop(core);
+        #[cfg(feature = "tokio")]
+        woken.into_iter().for_each(std::task::Waker::wake);
+        if told {
+            self.tell();
+        }
+        result
+    }
+
+    /// Tells the observers what they have not been told. One thread at a time
+    /// does, so that there is one order; the others leave it their facts.
+    fn tell(&self) {
+        let shared = &*self.0;
+        let mut core = shared.lock();
+        if core.telling {
+            return;
+        }
+        core.telling = true;
+        while let Some(fact) = core.untold.pop_front() {
+            let rules = core.machine.rules().clone();
+            drop(core);
+            shared.tell(fact, &rules);
+            core = shared.lock();
+        }
+        core.telling = false;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // Nothing in there panics half-way; what a panic elsewhere poisoned is
+        // whole.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the gate what the machine has become.
+    fn publish(&self, machine: &Machine) {
+        let gate = machine.gate();
+        if let Gate::Open { until } = gate {
+            self.open_until.store(until.as_nanos(), Ordering::Release);
+        }
+        let word = word(machine.generation(), gate);
+        // Written only when it changes: every call reads its cache line.
+        if self.gate.0.load(Ordering::Relaxed) != word {
+            self.gate.0.store(word, Ordering::Release);
+        }
+    }
+
+    fn tell(&self, fact: Fact, rules: &Rules) {
+        let name = &*self.name;
+        match fact {
+            Fact::Transition(transition) => {
+                let transition = Transition {
+                    circuit: Arc::clone(&self.name),
+                    from: transition.from,
+                    to: transition.to,
+                    cause: transition.cause,
+                    generation: transition.generation,
+                    at: self.instant(transition.at),
+                    window: WindowSnapshot::new(transition.window, rules),
+                    open_for: transition.wait,
+                };
+                self.observers.tell(|observer| observer.on_transition(&transition));
+            }
+            Fact::Override { set } => {
+                self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
+            }
+            Fact::Lapsed { probes } => {
+                let end = CallEnd::Failure;
+                let call = Call { circuit: name, end, slow: false, latency: None };
+                (0..probes).for_each(|_| self.observers.tell(|observer| observer.on_call(&call)));
+            }
+            Fact::WouldReject => self.observers.tell(|observer| observer.on_would_reject(name)),
+        }
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        self.born.checked_add(time.elapsed()).unwrap_or(self.born)
+    }
+}
+
+const KIND_BITS: u32 = 2;
+const KIND: u64 = (1 << KIND_BITS) - 1;
+const ASK: u64 = 0;
+const CLOSED: u64 = 1;
+const CLEAN: u64 = 2;
+const OPEN: u64 = 3;
+
+const fn word(generation: u64, gate: Gate) -> u64 {
+    let kind = match gate {
+        Gate::Ask => ASK,
+        Gate::Closed => CLOSED,
+        Gate::Clean => CLEAN,
+        Gate::Open { .. } => OPEN,
+    };
+    generation << KIND_BITS | kind
+}
+
+impl From<Config> for Circuit {
+    fn from(config: Config) -> Self {
+        Self::new(config)
+    }
+}
+
+impl From<&Circuit> for Circuit {
+    fn from(circuit: &Circuit) -> Self {
+        circuit.clone()
+    }
+}
+
+impl fmt::Debug for Circuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Circuit")
+            .field("name", &self.name())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,139 @@
+//! The seam through which a circuit tells what happens.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{CircuitOpen, WindowSnapshot};
+use crate::{cause::Cause, outcome::CallEnd, overrides::Override, state::State};
+
+/// Is told what happens in a circuit.
+///
+/// Observers are called outside every lock, on the thread of the call that
+/// made it happen, so a thread-local request context is still in place.
+/// Transitions and overrides come in their order and each once. An observer
+/// may call the circuit; one that panics harms nobody: the panic goes to the
+/// panic hook and no further.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use tower_breaker::{Circuit, Config, Observer, Transition};
+///
+/// #[derive(Clone, Default)]
+/// struct Log(Arc<Mutex<Vec<String>>>);
+///
+/// impl Observer for Log {
+///     fn on_transition(&self, transition: &Transition) {
+///         self.0.lock().unwrap().push(transition.to_string());
+///     }
+/// }
+///
+/// # fn main() -> Result<(), tower_breaker::ConfigError> {
+/// let log = Log::default();
+/// let circuit = Circuit::new(Config::builder("inventory").observer(log.clone()).build()?);
+/// circuit.trip();
+/// circuit.reset();
+///
+/// assert_eq!(log.0.lock().unwrap()[1], "inventory: open -> closed, because it was reset by hand");
+/// # Ok(())
+/// # }
+/// ```
+pub trait Observer: Send + Sync {
+    /// The circuit went from one state to another.
+    fn on_transition(&self, transition: &Transition) {
+        let _ = transition;
+    }
+
+    /// An admitted call ended. Called for every call, on its path: be quick.
+    fn on_call(&self, call: &Call<'_>) {
+        let _ = call;
+    }
+
+    /// A call was not admitted.
+    fn on_rejection(&self, rejection: &CircuitOpen) {
+        let _ = rejection;
+    }
+
+    /// A call passed that would have been rejected, were it not for
+    /// [`Override::observe_only`].
+    fn on_would_reject(&self, circuit: &str) {
+        let _ = circuit;
+    }
+
+    /// An override was set (`Some`), or lifted or over (`None`).
+    fn on_override(&self, circuit: &str, active: Option<&Override>) {
+        let _ = (circuit, active);
+    }
+}
+
+/// A circuit went from one state to another. `Display` says it in one line.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Transition {
+    /// The circuit's name.
+    pub circuit: Arc<str>,
+    /// The state it left.
+    pub from: State,
+    /// The state it is in.
+    pub to: State,
+    /// Why.
+    pub cause: Cause,
+    /// The generation that began.
+    pub generation: u64,
+    /// When. Earlier than now where a probe's lease ended and nobody called.
+    pub at: Instant,
+    /// The counts of the state it left: of the window, or of the probes.
+    pub window: WindowSnapshot,
+    /// If it opened: for how long.
+    pub open_for: Option<Duration>,
+}
+
+impl std::fmt::Display for Transition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} -> {}, because {}", self.circuit, self.from, self.to, self.cause)?;
+        match self.open_for {
+            Some(wait) => write!(f, "; next try in {wait:.1?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An admitted call that ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Call<'a> {
+    /// The circuit's name.
+    pub circuit: &'a str,
+    /// How it ended.
+    pub end: CallEnd,
+    /// Whether it was slower than the slow rule's threshold.
+    pub slow: bool,
+    /// How long it took, where that was measured: see
+    /// [`ConfigBuilder::measure_latency`](crate::ConfigBuilder::measure_latency).
+    pub latency: Option<Duration>,
+}
+
+/// The observers of one circuit.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(pub(crate) Vec<Arc<dyn Observer>>);
+
+impl Observers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn tell(&self, tell: impl Fn(&dyn Observer)) {
+        for observer in &self.0 {
+            // The hook has reported it; there is nobody else to tell.
+            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**observer)));
+        }
+    }
+}
+
+impl std::fmt::Debug for Observers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{} observers]", self.0.len())
+    }
+}

@@ -1,0 +1,90 @@
+//! A circuit at one instant, for a person or a page.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cause::Cause, machine::Progress, overrides::Override, rules::Rules, state::State,
+    totals::Totals, window::Counts,
+};
+
+/// A circuit at one instant: what state, since when, why, and what next.
+///
+/// Taking one changes nothing. It sees what time alone has done: calls that
+/// have left the window, leases and overrides that are over.
+///
+/// ```
+/// use tower_breaker::{Circuit, Config, Outcome, State};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let circuit = Circuit::new(Config::builder("inventory").build()?);
+/// for _ in 0..10 {
+///     circuit.try_acquire()?.record(Outcome::Success);
+/// }
+/// let snapshot = circuit.snapshot();
+/// assert_eq!(snapshot.state, State::Closed);
+/// assert_eq!(snapshot.window.failure_rate, Some(0.0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The circuit's name.
+    pub name: Arc<str>,
+    /// What the machine decided; see `active_override` for what the operator
+    /// did.
+    pub state: State,
+    /// Grows with every transition and reset.
+    pub generation: u64,
+    /// When the state began.
+    pub since: Instant,
+    /// How long until a call that is refused now may pass: while open, when
+    /// the next probe is due; while half-open with no permit left, when the
+    /// next lease ends; under a forced opening what is left of it, if longer.
+    /// `None` where nothing is refused, or nobody knows when that ends.
+    pub retry_after: Option<Duration>,
+    /// Why it opened last; `None` once it is closed.
+    pub cause: Option<Cause>,
+    /// The calls judged while closed; empty in every other state.
+    pub window: WindowSnapshot,
+    /// How far the probes have come, while half-open.
+    pub probes: Option<Progress>,
+    /// Counts for life.
+    pub totals: Totals,
+    /// What an operator laid over the circuit, with what is left of it.
+    pub active_override: Option<Override>,
+}
+
+/// The calls of a window, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct WindowSnapshot {
+    /// Judged calls.
+    pub calls: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Those that were slow, failed or not.
+    pub slow: u64,
+    /// Failures by calls; absent below the minimum of calls.
+    pub failure_rate: Option<f64>,
+    /// Slow calls by calls; absent below the minimum of calls, and without a
+    /// slow rule.
+    pub slow_rate: Option<f64>,
+}
+
+impl WindowSnapshot {
+    pub(super) fn new(counts: Counts, rules: &Rules) -> Self {
+        let known = counts.calls > 0 && counts.calls >= rules.minimum_calls;
+        let rate = |part: u64| part as f64 / counts.calls as f64;
+        Self {
+            calls: counts.calls,
+            failures: counts.failures,
+            slow: counts.slow,
+            failure_rate: known.then(|| rate(counts.failures)),
+            slow_rate: (known && rules.slow_calls.is_some()).then(|| rate(counts.slow)),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Waiting for a circuit to admit: woken by its changes or by the time.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use super::{Circuit, clock::Sleep};
+
+/// The tasks that wait for a circuit to change.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    next: u64,
+    waiting: Vec<(u64, Waker)>,
+}
+
+impl Wakers {
+    /// Registers a task under `key`, or under a new one.
+    pub(super) fn register(&mut self, key: Option<u64>, waker: &Waker) -> u64 {
+        let waiting = key.and_then(|key| self.waiting.iter_mut().find(|(k, _)| *k == key));
+        if let Some((key, registered)) = waiting {
+            registered.clone_from(waker);
+            return *key;
+        }
+        let key = self.next;
+        self.next += 1;
+        self.waiting.push((key, waker.clone()));
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != key);
+    }
+
+    /// Everybody. All, because being ready reserves nothing: whoever was
+    /// woken alone might not come for what there is.
+    pub(super) fn take(&mut self) -> Vec<Waker> {
+        self.waiting.drain(..).map(|(_, waker)| waker).collect()
+    }
+}
+
+/// One service's place among those that wait. A clone has none.
+#[derive(Default)]
+pub(crate) struct Waiter {
+    place: Option<Place>,
+    sleep: Option<Sleep>,
+}
+
+struct Place {
+    circuit: Circuit,
+    key: u64,
+}
+
+impl Waiter {
+    /// Ready once the circuit admits.
+    pub(crate) fn poll(&mut self, circuit: &Circuit, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let key = self.place.as_ref().map(|place| place.key);
+            let (key, rejection) = match circuit.look_or_register(key, cx.waker()) {
+                Ok(()) => {
+                    *self = Self::default();
+                    return Poll::Ready(());
+                }
+                Err(refused) => refused,
+            };
+            if self.place.is_none() {
+                self.place = Some(Place { circuit: circuit.clone(), key });
+            } else if let Some(place) = &mut self.place {
+                place.key = key;
+            }
+            // A new one each time: the end may have moved.
+            let Some(retry_after) = rejection.retry_after else {
+                self.sleep = None;
+                return Poll::Pending;
+            };
+            let sleep = self.sleep.insert(circuit.sleep(retry_after));
+            if Pin::new(sleep).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("waiting", &self.place.is_some()).finish()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.circuit.forget_waiter(self.key);
+    }
+}

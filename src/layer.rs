@@ -1,0 +1,205 @@
+//! The layer: one circuit for every service it makes.
+
+use std::{future::Future, time::Duration};
+
+use tower_layer::Layer;
+
+use crate::{
+    circuit::{Circuit, CircuitOpen},
+    classify::{Classify, ClassifyFn},
+    error::BoxError,
+    fallback::{Fallback, FallbackWith, Reject},
+    outcome::Outcome,
+    service::{CircuitBreaker, WhenOpen},
+};
+
+/// Puts a circuit breaker before a service.
+///
+/// One layer is one [`Circuit`], shared by every service it makes and by
+/// their clones: frameworks call [`Layer::layer`] once a route, and some once
+/// a request.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+/// use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Config};
+///
+/// # fn main() -> Result<(), BoxError> {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+/// # runtime.block_on(async {
+/// let layer = CircuitBreakerLayer::new(Config::builder("inventory").build()?);
+/// let circuit = layer.circuit().clone();
+/// let mut service = ServiceBuilder::new().layer(layer).service(service_fn(
+///     async |_: Request<()>| Ok::<_, BoxError>(Response::new("hello")),
+/// ));
+///
+/// let response = service.ready().await?.call(Request::new(())).await?;
+/// assert_eq!(response.into_body(), "hello");
+///
+/// circuit.trip();
+/// let error = service.ready().await.unwrap_err();
+/// assert!(error.is::<CircuitOpen>());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is put before a service"]
+pub struct CircuitBreakerLayer<C, O = Reject> {
+    circuit: Circuit,
+    classifier: C,
+    on_open: O,
+    when_open: WhenOpen,
+}
+
+impl<C> CircuitBreakerLayer<C> {
+    /// A layer for services of any kind, judged by `classifier`. For HTTP
+    /// there is `CircuitBreakerLayer::new`.
+    ///
+    /// Takes a [`Config`](crate::Config), or a [`Circuit`] to share.
+    pub fn with_classifier(circuit: impl Into<Circuit>, classifier: C) -> Self {
+        Self {
+            circuit: circuit.into(),
+            classifier,
+            on_open: Reject,
+            when_open: WhenOpen::default(),
+        }
+    }
+}
+
+impl<C, O> CircuitBreakerLayer<C, O> {
+    /// The circuit of every service this layer makes.
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
+    /// Sets who decides what a response or an error says.
+    ///
+    /// It is cloned for every call; keep shared state in an `Arc`.
+    pub fn classify<D>(self, classifier: D) -> CircuitBreakerLayer<D, O> {
+        CircuitBreakerLayer {
+            circuit: self.circuit,
+            classifier,
+            on_open: self.on_open,
+            when_open: self.when_open,
+        }
+    }
+
+    /// Sets a closure that decides what a response of any type, or an error,
+    /// says; it is given the latency too.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{CircuitBreakerLayer, Config, Outcome};
+    ///
+    /// struct Reply { code: u16 }
+    ///
+    /// let layer = CircuitBreakerLayer::new(Config::default()).classify_fn(
+    ///     |result: Result<&Reply, _>, latency| match result {
+    ///         Ok(reply) if reply.code < 500 && latency < Duration::from_secs(1) => Outcome::Success,
+    ///         Ok(_) | Err(_) => Outcome::Failure,
+    ///     },
+    /// );
+    /// ```
+    pub fn classify_fn<Response, F>(self, classifier: F) -> CircuitBreakerLayer<ClassifyFn<F>, O>
+    where
+        F: Fn(Result<&Response, &BoxError>, Duration) -> Outcome,
+        ClassifyFn<F>: Classify<Response>,
+    {
+        self.classify(ClassifyFn(classifier))
+    }
+
+    /// Sets what `poll_ready` does while the circuit admits nothing.
+    pub fn when_open(mut self, when_open: WhenOpen) -> Self {
+        self.when_open = when_open;
+        self
+    }
+
+    /// Answers in place of the error, and so keeps the inner service's error
+    /// type. The closure returns a response, or a `Result` with that error.
+    ///
+    /// The inner error must be a `std::error::Error` or `tower::BoxError`.
+    ///
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Config};
+    /// # use http::Request;
+    /// # use tower::{Layer, Service, ServiceExt, service_fn};
+    /// # fn main() -> Result<(), std::convert::Infallible> {
+    /// let layer = CircuitBreakerLayer::new(Config::default()).fallback(|open: CircuitOpen| {
+    ///     let mut response = Response::new(format!("{} is down", open.name()));
+    ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    ///     response
+    /// });
+    /// # layer.circuit().trip();
+    /// # let inner = service_fn(async |_: Request<()>| Ok(Response::new(String::new())));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # let response = runtime.block_on(layer.layer(inner).oneshot(Request::new(())))?;
+    /// # assert_eq!(response.into_body(), "default is down");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fallback<F, A, Kind>(self, fallback: F) -> CircuitBreakerLayer<C, Fallback<F, Kind>>
+    where
+        F: Fn(CircuitOpen) -> A,
+    {
+        self.on_open(Fallback::new(fallback))
+    }
+
+    /// Answers in place of the error with what an async closure makes of the
+    /// request that would have been sent; otherwise like
+    /// [`fallback`](Self::fallback).
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Config};
+    /// # use tower::{Layer, Service, ServiceExt, service_fn};
+    /// # async fn cached(path: &str) -> String { path.to_owned() }
+    /// # fn main() -> Result<(), std::convert::Infallible> {
+    /// let layer = CircuitBreakerLayer::new(Config::default()).fallback_with(
+    ///     |request: Request<()>, _open| async move {
+    ///         Response::new(cached(request.uri().path()).await)
+    ///     },
+    /// );
+    /// # layer.circuit().trip();
+    /// # let inner = service_fn(async |_: Request<()>| Ok(Response::new(String::new())));
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # let response = runtime.block_on(layer.layer(inner).oneshot(Request::new(())))?;
+    /// # assert_eq!(response.into_body(), "/");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fallback_with<Request, F, Fut, Kind>(
+        self,
+        fallback: F,
+    ) -> CircuitBreakerLayer<C, FallbackWith<F, Kind>>
+    where
+        F: Fn(Request, CircuitOpen) -> Fut,
+        Fut: Future,
+    {
+        self.on_open(FallbackWith::new(fallback))
+    }
+
+    fn on_open<P>(self, on_open: P) -> CircuitBreakerLayer<C, P> {
+        CircuitBreakerLayer {
+            circuit: self.circuit,
+            classifier: self.classifier,
+            on_open,
+            when_open: self.when_open,
+        }
+    }
+}
+
+impl<S, C: Clone, O: Clone> Layer<S> for CircuitBreakerLayer<C, O> {
+    type Service = CircuitBreaker<S, C, O>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CircuitBreaker::new(
+            inner,
+            self.circuit.clone(),
+            self.classifier.clone(),
+            self.on_open.clone(),
+            self.when_open,
+        )
+    }
+}

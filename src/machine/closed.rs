@@ -1,0 +1,146 @@
+//! Closed: every call passes, and the rules are asked after each one ends.
+
+use std::time::Duration;
+
+use super::End;
+use crate::{
+    cause::Cause,
+    outcome::Outcome,
+    ratio::Ratio,
+    rules::Rules,
+    time::Time,
+    window::{Counts, Ring, Sample, time::TimeRing},
+};
+
+/// What a closed circuit remembers.
+#[derive(Clone, Debug)]
+pub(super) struct Closed {
+    ring: Ring,
+    /// Failures in a row.
+    run: u32,
+    failing: Option<Episode>,
+    slowing: Option<Episode>,
+}
+
+impl Closed {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let episode = |rule: bool| {
+            (rule && !rules.sustained_for.is_zero()).then(|| Episode::new(rules.sustained_for))
+        };
+        Self {
+            ring: Ring::new(rules.window),
+            run: 0,
+            failing: episode(rules.failure_rate.is_some()),
+            slowing: episode(rules.slow_calls.is_some()),
+        }
+    }
+
+    /// Takes in a call, and says why to open if there is reason to.
+    pub(super) fn record(&mut self, end: End, now: Time, rules: &Rules) -> Option<Cause> {
+        let sample = end.sample()?;
+        self.run = match end.outcome {
+            Some(Outcome::Success) => 0,
+            Some(Outcome::Failure) => self.run.saturating_add(1),
+            Some(Outcome::Ignored) | None => self.run,
+        };
+        self.ring.expire(now);
+        let before = self.ring.counts();
+        self.ring.record(sample, now);
+        let after = self.ring.counts();
+        if let Some(episode) = &mut self.failing {
+            episode.record(sample, sample.failed, before.failures, after.failures, now);
+        }
+        if let Some(episode) = &mut self.slowing {
+            episode.record(sample, sample.slow, before.slow, after.slow, now);
+        }
+        self.reason_to_open(after, now, rules)
+    }
+
+    pub(super) fn counts_at(&self, now: Time) -> Counts {
+        self.ring.counts_at(now)
+    }
+
+    /// Whether a success that is not slow would change nothing.
+    pub(super) fn is_clean(&self) -> bool {
+        self.ring.is_full_and_clean() && self.run == 0
+    }
+
+    fn reason_to_open(&self, counts: Counts, now: Time, rules: &Rules) -> Option<Cause> {
+        let reaches = |rate: Ratio, bad: fn(Counts) -> u64, episode: &Option<Episode>| {
+            counts.calls >= rules.minimum_calls
+                && rate.reached_by(bad(counts), counts.calls)
+                && episode.as_ref().is_none_or(|episode| episode.sustains(rate, bad, now))
+        };
+        let failure_rate = rules.failure_rate;
+        if let Some(rate) =
+            failure_rate.filter(|rate| reaches(*rate, |c| c.failures, &self.failing))
+        {
+            return Some(Cause::FailureRate {
+                failures: counts.failures,
+                calls: counts.calls,
+                threshold: rate.as_fraction(),
+            });
+        }
+        if let Some(threshold) = rules.consecutive_failures.filter(|most| self.run >= *most) {
+            return Some(Cause::ConsecutiveFailures { failures: self.run, threshold });
+        }
+        if let Some(rule) =
+            rules.slow_calls.filter(|rule| reaches(rule.rate, |c| c.slow, &self.slowing))
+        {
+            return Some(Cause::SlowCallRate {
+                slow: counts.slow,
+                calls: counts.calls,
+                threshold: rule.rate.as_fraction(),
+                slower_than: rule.threshold,
+            });
+        }
+        None
+    }
+}
+
+/// A stretch of trouble: from the first bad call recorded when the window
+/// held none, until it holds none again.
+///
+/// A rate must be sustained, or a blip at high traffic, which fills any count
+/// window within milliseconds, would open the circuit. Asking that the rate be
+/// over at *every* evaluation is wrong the other way: by chance alone a
+/// dependency failing 60 % of a busy stream dips below 50 % of the last 20
+/// calls again and again. Hence two questions: is the episode old enough, and
+/// is the share over its recent calls at the threshold too?
+#[derive(Clone, Debug)]
+struct Episode {
+    age_to_trip: Duration,
+    began: Option<Time>,
+    /// Its calls of the last twice `age_to_trip`, in steps of a quarter.
+    recent: TimeRing,
+}
+
+impl Episode {
+    fn new(age_to_trip: Duration) -> Self {
+        Self { age_to_trip, began: None, recent: TimeRing::new(age_to_trip * 2, 8) }
+    }
+
+    /// Takes in a call; `before` and `after` are the bad calls in the window
+    /// around it.
+    fn record(&mut self, sample: Sample, bad: bool, before: u64, after: u64, now: Time) {
+        if before == 0 {
+            self.began = None;
+        }
+        if bad && self.began.is_none() {
+            self.began = Some(now);
+            self.recent.clear();
+        }
+        if self.began.is_some() {
+            self.recent.record(sample, now);
+        }
+        if after == 0 {
+            self.began = None;
+        }
+    }
+
+    fn sustains(&self, rate: Ratio, bad: fn(Counts) -> u64, now: Time) -> bool {
+        let recent = self.recent.counts();
+        self.began.is_some_and(|began| now.since(began) >= self.age_to_trip)
+            && rate.reached_by(bad(recent), recent.calls)
+    }
+}

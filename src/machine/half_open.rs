@@ -1,0 +1,152 @@
+//! Half-open: a few probes pass, and decide.
+
+use std::time::Duration;
+
+use super::{End, Progress};
+use crate::{cause::Cause, outcome::Outcome, probes::Probes, time::Time, window::Counts};
+
+/// One half-open episode.
+#[derive(Clone, Debug)]
+pub(super) struct HalfOpen {
+    permits_left: u32,
+    successes: u32,
+    failures: u32,
+    timed_out: u32,
+    lease: Duration,
+    /// In the order they were issued, and so of their deadlines.
+    in_flight: Vec<Probe>,
+}
+
+#[derive(Clone, Debug)]
+struct Probe {
+    id: u64,
+    deadline: Time,
+    /// It ended while the machine was not to hear of it.
+    muted: bool,
+}
+
+/// What a probe's end means for the circuit.
+#[derive(Debug, PartialEq)]
+pub(super) enum Decision {
+    Wait,
+    GivenBack,
+    Close(Cause),
+    Reopen(Cause),
+}
+
+/// Leases that ended together.
+#[derive(Debug)]
+pub(super) struct Lapse {
+    pub(super) at: Time,
+    /// Probes nobody has counted yet.
+    pub(super) unanswered: Vec<u64>,
+}
+
+impl HalfOpen {
+    pub(super) fn new(probes: &Probes, waited: Duration) -> Self {
+        Self {
+            permits_left: probes.permitted(),
+            successes: 0,
+            failures: 0,
+            timed_out: 0,
+            lease: probes.lease_after(waited),
+            in_flight: Vec::new(),
+        }
+    }
+
+    pub(super) fn permits_left(&self) -> u32 {
+        self.permits_left
+    }
+
+    /// Issues a probe, if one is left.
+    pub(super) fn take(&mut self, id: u64, now: Time) -> bool {
+        if self.permits_left == 0 {
+            return false;
+        }
+        self.permits_left -= 1;
+        self.in_flight.push(Probe { id, deadline: now.after(self.lease), muted: false });
+        true
+    }
+
+    /// Takes back a probe that ended.
+    pub(super) fn end(&mut self, id: u64, end: End, probes: &Probes) -> Decision {
+        let Some(position) = self.position(id) else { return Decision::Wait };
+        self.in_flight.remove(position);
+        match (end.outcome, end.slow) {
+            (Some(Outcome::Success), false) => self.successes += 1,
+            (Some(Outcome::Success | Outcome::Failure), _) | (None, true) => self.failures += 1,
+            (Some(Outcome::Ignored), _) | (None, false) => {
+                self.permits_left += 1;
+                return Decision::GivenBack;
+            }
+        }
+        self.decision(probes)
+    }
+
+    /// Notes that a probe ended without the machine being told how: its lease
+    /// runs on.
+    pub(super) fn mute(&mut self, id: u64) {
+        if let Some(position) = self.position(id) {
+            self.in_flight[position].muted = true;
+        }
+    }
+
+    /// Fails the probes whose leases ended first, if that was by `now`.
+    pub(super) fn lapse(&mut self, now: Time) -> Option<Lapse> {
+        let at = self.next_deadline().filter(|deadline| *deadline <= now)?;
+        let ended = self.in_flight.iter().take_while(|probe| probe.deadline == at).count();
+        let lapsed: Vec<Probe> = self.in_flight.drain(..ended).collect();
+        // As many as there were permits, which came from a u32.
+        self.failures += lapsed.len() as u32;
+        self.timed_out += lapsed.len() as u32;
+        let unanswered = lapsed.iter().filter(|probe| !probe.muted).map(|probe| probe.id).collect();
+        Some(Lapse { at, unanswered })
+    }
+
+    pub(super) fn decision(&self, probes: &Probes) -> Decision {
+        if self.successes >= probes.required() {
+            Decision::Close(Cause::ProbesSucceeded { successes: self.successes })
+        } else if self.failures > probes.permitted() - probes.required() {
+            Decision::Reopen(Cause::ProbesFailed {
+                failures: self.failures,
+                timed_out: self.timed_out,
+                probes: probes.permitted(),
+                required: probes.required(),
+            })
+        } else {
+            Decision::Wait
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.in_flight.first().map(|probe| probe.deadline)
+    }
+
+    /// When no permit is left: the end of the next lease.
+    pub(super) fn full_until(&self) -> Option<Time> {
+        (self.permits_left == 0).then(|| self.next_deadline()).flatten()
+    }
+
+    pub(super) fn progress(&self, probes: &Probes) -> Progress {
+        Progress {
+            permits_left: self.permits_left,
+            // As many as there were permits, which came from a u32.
+            in_flight: self.in_flight.len() as u32,
+            successes: self.successes,
+            failures: self.failures,
+            required: probes.required(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            calls: u64::from(self.successes) + u64::from(self.failures),
+            failures: u64::from(self.failures),
+            slow: 0,
+        }
+    }
+
+    fn position(&self, id: u64) -> Option<usize> {
+        self.in_flight.iter().position(|probe| probe.id == id)
+    }
+}

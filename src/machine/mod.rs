@@ -1,0 +1,535 @@
+//! The state machine: closed, open, half-open, and the operator's override
+//! over them.
+//!
+//! It is pure. Time is an argument, nothing here locks, logs or reads a clock,
+//! and what happened is returned as [`Facts`] for somebody else to tell. Each
+//! state owns its data; a transition replaces it with a fresh value.
+
+mod closed;
+mod half_open;
+
+use std::time::Duration;
+
+use self::{
+    closed::Closed,
+    half_open::{Decision, HalfOpen, Lapse},
+};
+use crate::{
+    backoff::Noise,
+    cause::Cause,
+    outcome::{CallEnd, Outcome},
+    overrides::{Override, OverrideKind},
+    rules::Rules,
+    state::State,
+    time::Time,
+    totals::Totals,
+    window::{Counts, Sample},
+};
+
+/// One circuit's state, its override and its totals.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    rules: Rules,
+    phase: Phase,
+    /// Grows with every transition and reset.
+    generation: u64,
+    since: Time,
+    /// Of the last opening; none once closed.
+    cause: Option<Cause>,
+    /// How often the circuit has gone from half-open to open since it closed.
+    step: u32,
+    noise: Noise,
+    overlay: Option<Overlay>,
+    totals: Totals,
+    /// The latest time seen: callers read the clock before they get here, so
+    /// two may come in the wrong order.
+    now: Time,
+    next_probe: u64,
+    /// Probes that lost their lease and may still answer.
+    lapsed: Vec<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Closed(Closed),
+    Open(Open),
+    HalfOpen(HalfOpen),
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    wait: Duration,
+    until: Time,
+}
+
+#[derive(Clone, Debug)]
+struct Overlay {
+    kind: OverrideKind,
+    reason: Option<String>,
+    until: Option<Time>,
+}
+
+/// The right to one call, and what it was issued under.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) generation: u64,
+    pub(crate) probe: Option<u64>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// `None`: it was dropped.
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) slow: bool,
+}
+
+impl End {
+    /// How it enters a window, if it does.
+    fn sample(self) -> Option<Sample> {
+        match self.outcome {
+            Some(Outcome::Success) => Some(Sample { failed: false, slow: self.slow }),
+            Some(Outcome::Failure) => Some(Sample { failed: true, slow: self.slow }),
+            Some(Outcome::Ignored) => None,
+            None => self.slow.then_some(Sample { failed: false, slow: true }),
+        }
+    }
+}
+
+/// Why a call was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    /// The state that rejected it: open too if an operator holds it open.
+    pub(crate) state: State,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What happened, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) happened: Vec<Fact>,
+    /// Whether a caller that was refused before may be admitted now.
+    pub(crate) wake: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fact {
+    Transition(Transition),
+    Override {
+        set: Option<Override>,
+    },
+    /// That many probes lost their lease.
+    Lapsed {
+        probes: u64,
+    },
+    WouldReject,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Transition {
+    pub(crate) from: State,
+    pub(crate) to: State,
+    pub(crate) cause: Cause,
+    /// The generation it began.
+    pub(crate) generation: u64,
+    pub(crate) at: Time,
+    /// The window of the state that ended.
+    pub(crate) window: Counts,
+    /// How long an opening lasts.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// Everything there is to see, at one instant.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) state: State,
+    pub(crate) generation: u64,
+    pub(crate) since: Time,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) window: Counts,
+    pub(crate) probes: Option<Progress>,
+    pub(crate) totals: Totals,
+    pub(crate) active_override: Option<Override>,
+}
+
+/// How far a half-open episode has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Calls that may still pass.
+    pub permits_left: u32,
+    /// Probes that have not ended.
+    pub in_flight: u32,
+    /// Probes that succeeded.
+    pub successes: u32,
+    /// Probes that failed or lost their lease.
+    pub failures: u32,
+    /// Successes it takes to close.
+    pub required: u32,
+}
+
+/// What the fast path may do without asking the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Nothing.
+    Ask,
+    /// Admit.
+    Closed,
+    /// Admit, and forget successes that are not slow.
+    Clean,
+    /// Reject until then.
+    Open { until: Time },
+}
+
+impl Machine {
+    pub(crate) fn new(rules: Rules, seed: u64) -> Self {
+        Self {
+            phase: Phase::Closed(Closed::new(&rules)),
+            rules,
+            generation: 0,
+            since: Time::ZERO,
+            cause: None,
+            step: 0,
+            noise: Noise::new(seed),
+            overlay: None,
+            totals: Totals::default(),
+            now: Time::ZERO,
+            next_probe: 0,
+            lapsed: Vec::new(),
+        }
+    }
+
+    /// Asks for a permit.
+    pub(crate) fn acquire(&mut self, now: Time, facts: &mut Facts) -> Result<Ticket, Rejection> {
+        self.settle(now, facts);
+        let overlay = self.overlay.as_ref().map(|overlay| overlay.kind);
+        let admitted = match overlay {
+            Some(OverrideKind::ForceOpen) => Err(self.rejection()),
+            Some(OverrideKind::ForceClosed) => Ok(self.ticket(None)),
+            Some(OverrideKind::ObserveOnly) => Ok(self.admit(facts).unwrap_or_else(|_| {
+                self.totals.would_reject += 1;
+                facts.happened.push(Fact::WouldReject);
+                self.ticket(None)
+            })),
+            None => self.admit(facts),
+        };
+        if admitted.is_err() {
+            self.totals.rejected += 1;
+        }
+        admitted
+    }
+
+    /// Whether `acquire` would admit, without taking anything.
+    pub(crate) fn look(&mut self, now: Time, facts: &mut Facts) -> Result<(), Rejection> {
+        self.settle(now, facts);
+        let admits = match self.overlay.as_ref().map(|overlay| overlay.kind) {
+            Some(OverrideKind::ForceOpen) => false,
+            Some(OverrideKind::ForceClosed | OverrideKind::ObserveOnly) => true,
+            None => match &self.phase {
+                Phase::Closed(_) => true,
+                Phase::Open(open) => self.now >= open.until,
+                Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
+            },
+        };
+        if admits { Ok(()) } else { Err(self.rejection()) }
+    }
+
+    /// Takes back a permit with what came of it, and says how it was counted.
+    /// `None`: it was a probe that had been, as a failure, when its lease
+    /// ended.
+    pub(crate) fn record(
+        &mut self,
+        ticket: Ticket,
+        end: End,
+        now: Time,
+        facts: &mut Facts,
+    ) -> Option<CallEnd> {
+        self.settle(now, facts);
+        if ticket.probe.is_some_and(|probe| self.forget_lapsed(probe)) {
+            return None;
+        }
+        if ticket.generation != self.generation {
+            self.totals.stale += 1;
+            return Some(CallEnd::Stale);
+        }
+        let counted = self.count(end);
+        let totals_only =
+            matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
+        match (&mut self.phase, ticket.probe) {
+            (Phase::HalfOpen(half_open), Some(probe)) if totals_only => half_open.mute(probe),
+            (Phase::HalfOpen(half_open), Some(probe)) => {
+                let decision = half_open.end(probe, end, &self.rules.probes);
+                facts.wake |= decision == Decision::GivenBack;
+                self.decide(decision, self.now, facts);
+            }
+            (Phase::Closed(closed), _) if !totals_only => {
+                if let Some(cause) = closed.record(end, self.now, &self.rules) {
+                    self.open(cause, self.now, facts);
+                }
+            }
+            // Admitted over the machine's head by an override.
+            _ => {}
+        }
+        Some(counted)
+    }
+
+    /// Counts a refusal that no `acquire` made.
+    pub(crate) fn count_rejection(&mut self) {
+        self.totals.rejected += 1;
+    }
+
+    /// Opens, by hand.
+    pub(crate) fn trip(&mut self, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        match self.phase {
+            Phase::Closed(_) | Phase::HalfOpen(_) => self.open(Cause::Tripped, self.now, facts),
+            Phase::Open(_) => {}
+        }
+    }
+
+    /// Closes with everything empty and the wait at its first step.
+    pub(crate) fn reset(&mut self, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        if self.state() == State::Closed {
+            self.phase = Phase::Closed(Closed::new(&self.rules));
+            self.generation += 1;
+            self.since = self.now;
+            facts.wake = true;
+        } else {
+            self.close(Cause::Reset, facts);
+        }
+    }
+
+    pub(crate) fn set_override(&mut self, over: Override, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        self.overlay = Some(Overlay {
+            kind: over.kind,
+            reason: over.reason.clone(),
+            until: over.expires_in.map(|duration| self.now.after(duration)),
+        });
+        facts.happened.push(Fact::Override { set: Some(over) });
+        facts.wake = true;
+        // One that lasts no time at all is over.
+        self.settle(now, facts);
+    }
+
+    pub(crate) fn clear_override(&mut self, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        if self.overlay.take().is_some() {
+            facts.happened.push(Fact::Override { set: None });
+            facts.wake = true;
+        }
+    }
+
+    /// What there is to see at `now`. Changes nothing: leases and overrides
+    /// that have run out by then are seen to be over, and told of later.
+    pub(crate) fn view(&self, now: Time) -> View {
+        if self.is_overdue(now) {
+            let mut settled = self.clone();
+            settled.settle(now, &mut Facts::default());
+            return settled.view(now);
+        }
+        let now = self.now.max(now);
+        View {
+            state: self.state(),
+            generation: self.generation,
+            since: self.since,
+            retry_after: self.retry_after(now),
+            cause: self.cause.clone(),
+            window: match &self.phase {
+                Phase::Closed(closed) => closed.counts_at(now),
+                Phase::Open(_) | Phase::HalfOpen(_) => Counts::default(),
+            },
+            probes: match &self.phase {
+                Phase::HalfOpen(half_open) => Some(half_open.progress(&self.rules.probes)),
+                Phase::Closed(_) | Phase::Open(_) => None,
+            },
+            totals: self.totals,
+            active_override: self.overlay.as_ref().map(|overlay| Override {
+                kind: overlay.kind,
+                reason: overlay.reason.clone(),
+                expires_in: overlay.until.map(|until| until.since(now)),
+            }),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.phase {
+            Phase::Closed(_) => State::Closed,
+            Phase::Open(_) => State::Open,
+            Phase::HalfOpen(_) => State::HalfOpen,
+        }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(crate) fn gate(&self) -> Gate {
+        match &self.phase {
+            _ if self.overlay.is_some() => Gate::Ask,
+            Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
+            Phase::Closed(_) => Gate::Closed,
+            Phase::Open(open) => Gate::Open { until: open.until },
+            Phase::HalfOpen(_) => Gate::Ask,
+        }
+    }
+
+    fn admit(&mut self, facts: &mut Facts) -> Result<Ticket, Rejection> {
+        match self.phase {
+            Phase::Open(Open { wait, until }) if self.now >= until => {
+                let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
+                self.enter(half_open, Cause::WaitOver { waited: wait }, None, self.now, facts);
+            }
+            Phase::Closed(_) | Phase::Open(_) | Phase::HalfOpen(_) => {}
+        }
+        let probe = match &mut self.phase {
+            Phase::Closed(_) => None,
+            Phase::Open(_) => return Err(self.rejection()),
+            Phase::HalfOpen(half_open) => {
+                if !half_open.take(self.next_probe, self.now) {
+                    return Err(self.rejection());
+                }
+                self.next_probe += 1;
+                Some(self.next_probe - 1)
+            }
+        };
+        Ok(self.ticket(probe))
+    }
+
+    fn ticket(&self, probe: Option<u64>) -> Ticket {
+        Ticket { generation: self.generation, probe }
+    }
+
+    fn rejection(&self) -> Rejection {
+        let forced = matches!(&self.overlay, Some(o) if o.kind == OverrideKind::ForceOpen);
+        Rejection {
+            state: if forced { State::Open } else { self.state() },
+            retry_after: self.retry_after(self.now),
+        }
+    }
+
+    /// How long until a call that is refused now may pass.
+    fn retry_after(&self, now: Time) -> Option<Duration> {
+        let machine = match &self.phase {
+            Phase::Closed(_) => None,
+            Phase::Open(open) => Some(open.until.since(now)),
+            Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
+        };
+        match &self.overlay {
+            Some(Overlay { kind: OverrideKind::ForceOpen, until, .. }) => {
+                until.map(|until| until.since(now).max(machine.unwrap_or_default()))
+            }
+            _ => machine,
+        }
+    }
+
+    /// Whether time alone has changed something that nobody was told of.
+    fn is_overdue(&self, now: Time) -> bool {
+        let lease = match &self.phase {
+            Phase::HalfOpen(half_open) => half_open.next_deadline(),
+            Phase::Closed(_) | Phase::Open(_) => None,
+        };
+        let overlay = self.overlay.as_ref().and_then(|overlay| overlay.until);
+        [lease, overlay].into_iter().flatten().any(|end| end <= now)
+    }
+
+    /// Lets time have done what it does by itself: end leases and overrides.
+    fn settle(&mut self, now: Time, facts: &mut Facts) {
+        self.now = self.now.max(now);
+        if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
+            self.overlay = None;
+            facts.happened.push(Fact::Override { set: None });
+            facts.wake = true;
+        }
+        // Probes whose leases end together fail together; ones whose leases
+        // end after the circuit has opened again are late, and stale.
+        loop {
+            let Phase::HalfOpen(half_open) = &mut self.phase else { break };
+            let Some(Lapse { at, mut unanswered }) = half_open.lapse(self.now) else { break };
+            let decision = half_open.decision(&self.rules.probes);
+            if !unanswered.is_empty() {
+                let probes = unanswered.len() as u64;
+                self.totals.failure += probes;
+                self.lapsed.append(&mut unanswered);
+                facts.happened.push(Fact::Lapsed { probes });
+            }
+            self.decide(decision, at, facts);
+        }
+    }
+
+    fn forget_lapsed(&mut self, probe: u64) -> bool {
+        let position = self.lapsed.iter().position(|lapsed| *lapsed == probe);
+        position.map(|position| self.lapsed.swap_remove(position)).is_some()
+    }
+
+    fn count(&mut self, end: End) -> CallEnd {
+        let (total, counted) = match end.outcome {
+            Some(Outcome::Success) => (&mut self.totals.success, CallEnd::Success),
+            Some(Outcome::Failure) => (&mut self.totals.failure, CallEnd::Failure),
+            Some(Outcome::Ignored) => (&mut self.totals.ignored, CallEnd::Ignored),
+            None => (&mut self.totals.cancelled, CallEnd::Cancelled),
+        };
+        *total += 1;
+        self.totals.slow += u64::from(end.sample().is_some_and(|sample| sample.slow));
+        counted
+    }
+
+    fn decide(&mut self, decision: Decision, at: Time, facts: &mut Facts) {
+        match decision {
+            Decision::Wait | Decision::GivenBack => {}
+            Decision::Close(cause) => self.close(cause, facts),
+            Decision::Reopen(cause) => self.open(cause, at, facts),
+        }
+    }
+
+    fn open(&mut self, cause: Cause, at: Time, facts: &mut Facts) {
+        if self.state() == State::HalfOpen {
+            self.step = self.step.saturating_add(1);
+        }
+        let wait = self.rules.open_for.wait(self.step, self.noise.draw());
+        self.totals.opened += 1;
+        self.cause = Some(cause.clone());
+        self.enter(Phase::Open(Open { wait, until: at.after(wait) }), cause, Some(wait), at, facts);
+    }
+
+    fn close(&mut self, cause: Cause, facts: &mut Facts) {
+        self.step = 0;
+        self.cause = None;
+        self.enter(Phase::Closed(Closed::new(&self.rules)), cause, None, self.now, facts);
+    }
+
+    fn enter(
+        &mut self,
+        phase: Phase,
+        cause: Cause,
+        wait: Option<Duration>,
+        at: Time,
+        facts: &mut Facts,
+    ) {
+        let from = self.state();
+        let window = match &self.phase {
+            Phase::Closed(closed) => closed.counts_at(at),
+            Phase::HalfOpen(half_open) => half_open.counts(),
+            Phase::Open(_) => Counts::default(),
+        };
+        self.phase = phase;
+        self.generation += 1;
+        self.since = at;
+        facts.happened.push(Fact::Transition(Transition {
+            from,
+            to: self.state(),
+            cause,
+            generation: self.generation,
+            at,
+            window,
+            wait,
+        }));
+        facts.wake = true;
+    }
+}

@@ -1,0 +1,175 @@
+//! The service: looks in `poll_ready`, acquires in `call`.
+
+use std::{
+    fmt, mem,
+    task::{Context, Poll},
+};
+
+use tower_service::Service;
+
+#[cfg(feature = "tokio")]
+use crate::circuit::Waiter;
+use crate::{
+    circuit::Circuit,
+    classify::Classify,
+    fallback::{OnOpen, Reject},
+    future::ResponseFuture,
+    machine::Rejection,
+};
+
+/// A service behind a circuit breaker, made by
+/// [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
+///
+/// Clones share the circuit. Being ready reserves nothing: the permit is taken
+/// in `call`, synchronously, and lives in the future, so an idle clone holds no
+/// probe. Between the two the circuit may open; then `call` answers as
+/// [`WhenOpen::Defer`] does.
+#[doc(alias = "outlier detection")]
+pub struct CircuitBreaker<S, C, O = Reject> {
+    inner: S,
+    circuit: Circuit,
+    classifier: C,
+    on_open: O,
+    when_open: WhenOpen,
+    /// `poll_ready` said yes without asking the inner service, because `call`
+    /// will refuse.
+    deferred: Option<Rejection>,
+    #[cfg(feature = "tokio")]
+    waiter: Waiter,
+}
+
+/// What `poll_ready` does while the circuit admits nothing.
+///
+/// | around the breaker | choose | because |
+/// |---|---|---|
+/// | nothing, or a retry | `Error` | the caller learns it at once |
+/// | `Buffer`, tonic | `Defer` | an error from `poll_ready` ends a `Buffer` for good, and becomes a wrong status in tonic |
+/// | `Balance`, `LoadShed` | `Wait` | an error evicts the endpoint for ever; waiting routes around it |
+///
+/// With a fallback, `Error` acts like `Defer`: there is an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenOpen {
+    /// `poll_ready` is `Ready(Err(CircuitOpen))`.
+    #[default]
+    Error,
+    /// `poll_ready` is `Ready(Ok(()))`; the error comes from `call`.
+    Defer,
+    /// `poll_ready` is `Pending` until the circuit changes or the wait is
+    /// over. Needs tokio's timer, so a tokio runtime (or a `ManualClock`).
+    #[cfg(feature = "tokio")]
+    Wait,
+}
+
+impl<S, C, O> CircuitBreaker<S, C, O> {
+    pub(crate) fn new(
+        inner: S,
+        circuit: Circuit,
+        classifier: C,
+        on_open: O,
+        when_open: WhenOpen,
+    ) -> Self {
+        Self {
+            inner,
+            circuit,
+            classifier,
+            on_open,
+            when_open,
+            deferred: None,
+            #[cfg(feature = "tokio")]
+            waiter: Waiter::default(),
+        }
+    }
+
+    /// The circuit it asks.
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
+    /// The service behind it.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the service from behind it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, C, O, Request> Service<Request> for CircuitBreaker<S, C, O>
+where
+    S: Service<Request>,
+    C: Classify<S::Response> + Clone,
+    O: OnOpen<Request, S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = O::Error;
+    type Future = ResponseFuture<S::Future, O::Future, C, O>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.deferred = None;
+        match self.when_open {
+            #[cfg(feature = "tokio")]
+            WhenOpen::Wait => std::task::ready!(self.waiter.poll(&self.circuit, cx)),
+            WhenOpen::Error if !O::ANSWERS => {
+                if let Err(open) = self.circuit.ready() {
+                    return Poll::Ready(Err(O::release(open.into())));
+                }
+            }
+            WhenOpen::Error | WhenOpen::Defer => {
+                if let Err(rejection) = self.circuit.look_ahead() {
+                    self.deferred = Some(rejection);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        self.inner.poll_ready(cx).map_err(|error| O::release(O::hold(error)))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let admitted = match mem::take(&mut self.deferred) {
+            // The inner service was not asked whether it is ready, so it must
+            // not be called even if the wait has ended since.
+            Some(rejection) => Err(self.circuit.refuse_deferred(rejection)),
+            None => self.circuit.acquire(self.classifier.judges_latency()),
+        };
+        match admitted {
+            Ok(permit) => {
+                let call = self.inner.call(request);
+                ResponseFuture::calling(call, permit, self.classifier.clone())
+            }
+            Err(open) => ResponseFuture::answering(self.on_open.answer(request, open)),
+        }
+    }
+}
+
+/// Readiness is a clone's own.
+impl<S: Clone, C: Clone, O: Clone> Clone for CircuitBreaker<S, C, O> {
+    fn clone(&self) -> Self {
+        Self::new(
+            self.inner.clone(),
+            self.circuit.clone(),
+            self.classifier.clone(),
+            self.on_open.clone(),
+            self.when_open,
+        )
+    }
+}
+
+impl<S: fmt::Debug, C: fmt::Debug, O: fmt::Debug> fmt::Debug for CircuitBreaker<S, C, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("inner", &self.inner)
+            .field("circuit", &self.circuit)
+            .field("classifier", &self.classifier)
+            .field("on_open", &self.on_open)
+            .field("when_open", &self.when_open)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! Points in a circuit's own time: nanoseconds since it was made.
+//!
+//! Everything saturates. The last representable instant, 584 years in, is
+//! never reached and so stands for "never".
+
+use std::time::Duration;
+
+/// Nanoseconds since the circuit was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Time(u64);
+
+impl Time {
+    pub(crate) const ZERO: Self = Self(0);
+
+    pub(crate) fn from_elapsed(elapsed: Duration) -> Self {
+        Self(nanos(elapsed))
+    }
+
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn elapsed(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// The instant `duration` later, or the last one there is.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+
+    /// How long ago `earlier` was; zero if it is yet to come.
+    pub(crate) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A duration in nanoseconds, or the most there can be.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_sum_overflows() {
+        let late = Time::from_nanos(u64::MAX - 1);
+        assert_eq!(late.after(Duration::MAX), Time::from_nanos(u64::MAX));
+        assert_eq!(Time::ZERO.since(late), Duration::ZERO);
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+    }
+}

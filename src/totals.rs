@@ -1,0 +1,30 @@
+//! What has happened to a circuit's calls since it was made.
+
+/// Counts for life: no transition and no reset clears them.
+///
+/// A finished call is exactly one of success, failure, ignored, cancelled or
+/// stale; slow stands beside those.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Calls that succeeded.
+    pub success: u64,
+    /// Calls that failed, probes that lost their lease among them.
+    pub failure: u64,
+    /// Calls that were slower than the slow rule's threshold.
+    pub slow: u64,
+    /// Calls that proved nothing.
+    pub ignored: u64,
+    /// Calls that were dropped before they ended.
+    pub cancelled: u64,
+    /// Calls that ended after the circuit had moved on from the state that
+    /// admitted them. They changed nothing.
+    pub stale: u64,
+    /// Times a permit was refused or `poll_ready` answered with an error.
+    pub rejected: u64,
+    /// Calls that passed only because of
+    /// [`Override::observe_only`](crate::Override::observe_only).
+    pub would_reject: u64,
+    /// Transitions to open.
+    pub opened: u64,
+}

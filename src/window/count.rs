@@ -1,0 +1,114 @@
+//! The last so many calls, in two bits each.
+
+use super::{Counts, Sample};
+
+/// A ring of the last `capacity` calls.
+#[derive(Clone, Debug)]
+pub(crate) struct CountRing {
+    failed: Bits,
+    slow: Bits,
+    capacity: u32,
+    /// Where the next call goes; once full, also where the oldest is.
+    next: u32,
+    counts: Counts,
+}
+
+impl CountRing {
+    pub(crate) fn new(capacity: u32) -> Self {
+        Self {
+            failed: Bits::new(capacity),
+            slow: Bits::new(capacity),
+            capacity,
+            next: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn record(&mut self, sample: Sample) {
+        let failed = self.failed.replace(self.next, sample.failed);
+        let slow = self.slow.replace(self.next, sample.slow);
+        if self.is_full() {
+            self.counts.remove(Counts {
+                calls: 1,
+                failures: u64::from(failed),
+                slow: u64::from(slow),
+            });
+        }
+        self.counts.add(sample);
+        self.next = if self.next + 1 == self.capacity { 0 } else { self.next + 1 };
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(crate) fn is_full_and_clean(&self) -> bool {
+        self.is_full() && self.counts.failures == 0 && self.counts.slow == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.counts.calls == u64::from(self.capacity)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bits(Box<[u64]>);
+
+impl Bits {
+    fn new(len: u32) -> Self {
+        Self(vec![0; len.div_ceil(u64::BITS) as usize].into_boxed_slice())
+    }
+
+    /// Sets a bit and returns what it was.
+    fn replace(&mut self, index: u32, value: bool) -> bool {
+        let word = &mut self.0[(index / u64::BITS) as usize];
+        let mask = 1 << (index % u64::BITS);
+        let old = *word & mask != 0;
+        if value {
+            *word |= mask
+        } else {
+            *word &= !mask
+        }
+        old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    #[test]
+    fn the_sums_are_those_of_the_last_calls() {
+        for capacity in [1, 2, 3, 63, 64, 65, 200] {
+            let mut ring = CountRing::new(capacity);
+            let mut last = VecDeque::new();
+            for i in 0..1_000u32 {
+                let sample = Sample { failed: i * i % 7 < 3, slow: i * 31 % 11 < 4 };
+                ring.record(sample);
+                last.push_back(sample);
+                if last.len() > capacity as usize {
+                    last.pop_front();
+                }
+                let expected = last.iter().fold(Counts::default(), |mut counts, sample| {
+                    counts.add(*sample);
+                    counts
+                });
+                assert_eq!(ring.counts(), expected, "capacity {capacity}, call {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_full_ring_without_a_blemish_is_clean() {
+        let good = Sample { failed: false, slow: false };
+        let mut ring = CountRing::new(2);
+        ring.record(good);
+        assert!(!ring.is_full_and_clean());
+        ring.record(good);
+        assert!(ring.is_full_and_clean());
+        ring.record(Sample { slow: true, ..good });
+        assert!(!ring.is_full_and_clean());
+    }
+}

@@ -1,0 +1,145 @@
+//! Which calls a rate is taken over: the last so many, or the last so long.
+//!
+//! Both windows slide. Neither knows thresholds: they hold calls and add them
+//! up. Their rings are [`count`] and [`time`].
+
+pub(crate) mod count;
+pub(crate) mod time;
+
+use std::time::Duration;
+
+use crate::{time::Time, window::count::CountRing, window::time::TimeRing};
+
+/// Which calls a rate is taken over.
+///
+/// Both kinds *slide*: a call leaves one at a time, not all at once when a
+/// period ends. A count window judges a dependency alike at any traffic; a
+/// time window forgets old calls even when no new ones come.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_breaker::{Config, Window};
+///
+/// # fn main() -> Result<(), tower_breaker::ConfigError> {
+/// Config::builder("a").window(Window::count(100)).build()?;
+/// Config::builder("b").window(Window::time(Duration::from_secs(30)).buckets(15)).build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window(pub(crate) Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Count { calls: u32 },
+    Time { span: Duration, buckets: u32 },
+}
+
+impl Window {
+    /// The last `calls` calls; at most ten million. Costs two bits a call.
+    #[doc(alias = "slidingWindowSize")]
+    pub const fn count(calls: u32) -> Self {
+        Self(Kind::Count { calls })
+    }
+
+    /// The calls of the last `span`, kept in 10 buckets unless
+    /// [`buckets`](Self::buckets) says otherwise.
+    #[doc(alias = "SamplingDuration")]
+    pub const fn time(span: Duration) -> Self {
+        Self(Kind::Time { span, buckets: 10 })
+    }
+
+    /// Sets in how many buckets a time window is kept: calls leave a bucket
+    /// at a time. At most ten thousand; a count window has none.
+    pub const fn buckets(self, buckets: u32) -> Self {
+        match self.0 {
+            Kind::Time { span, .. } => Self(Kind::Time { span, buckets }),
+            Kind::Count { .. } => self,
+        }
+    }
+}
+
+/// One judged call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(crate) failed: bool,
+    pub(crate) slow: bool,
+}
+
+/// The sums of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
+    pub(crate) slow: u64,
+}
+
+impl Counts {
+    fn add(&mut self, sample: Sample) {
+        self.calls += 1;
+        self.failures += u64::from(sample.failed);
+        self.slow += u64::from(sample.slow);
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.calls -= other.calls;
+        self.failures -= other.failures;
+        self.slow -= other.slow;
+    }
+}
+
+/// The calls themselves.
+#[derive(Clone, Debug)]
+pub(crate) enum Ring {
+    Count(CountRing),
+    Time(TimeRing),
+}
+
+impl Ring {
+    /// An empty ring. The window must have passed validation.
+    pub(crate) fn new(window: Window) -> Self {
+        match window.0 {
+            Kind::Count { calls } => Self::Count(CountRing::new(calls)),
+            Kind::Time { span, buckets } => Self::Time(TimeRing::new(span, buckets)),
+        }
+    }
+
+    /// Forgets what has left the window by `now`.
+    pub(crate) fn expire(&mut self, now: Time) {
+        match self {
+            Self::Count(_) => {}
+            Self::Time(ring) => ring.expire(now),
+        }
+    }
+
+    pub(crate) fn record(&mut self, sample: Sample, now: Time) {
+        match self {
+            Self::Count(ring) => ring.record(sample),
+            Self::Time(ring) => ring.record(sample, now),
+        }
+    }
+
+    /// The sums as of the last `expire` or `record`.
+    pub(crate) fn counts(&self) -> Counts {
+        match self {
+            Self::Count(ring) => ring.counts(),
+            Self::Time(ring) => ring.counts(),
+        }
+    }
+
+    /// The sums as they are at `now`, without changing anything.
+    pub(crate) fn counts_at(&self, now: Time) -> Counts {
+        match self {
+            Self::Count(ring) => ring.counts(),
+            Self::Time(ring) => ring.counts_at(now),
+        }
+    }
+
+    /// Whether one more clean call would leave the ring as it is.
+    pub(crate) fn is_full_and_clean(&self) -> bool {
+        match self {
+            Self::Count(ring) => ring.is_full_and_clean(),
+            Self::Time(_) => false,
+        }
+    }
+}

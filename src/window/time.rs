@@ -1,0 +1,139 @@
+//! The calls of the last so long, in buckets.
+
+use std::time::Duration;
+
+use super::{Counts, Sample};
+use crate::time::{Time, nanos};
+
+/// A ring of buckets, aligned to the circuit's birth.
+///
+/// A bucket is numbered `floor(now * buckets / span)`, which is exact even
+/// where the span does not divide by the buckets.
+#[derive(Clone, Debug)]
+pub(crate) struct TimeRing {
+    buckets: Box<[Counts]>,
+    span: u64,
+    /// The number of the newest bucket.
+    newest: u64,
+    counts: Counts,
+}
+
+impl TimeRing {
+    pub(crate) fn new(span: Duration, buckets: u32) -> Self {
+        Self {
+            buckets: vec![Counts::default(); buckets as usize].into_boxed_slice(),
+            span: nanos(span),
+            newest: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn record(&mut self, sample: Sample, now: Time) {
+        self.expire(now);
+        let slot = self.slot(self.newest);
+        self.buckets[slot].add(sample);
+        self.counts.add(sample);
+    }
+
+    pub(crate) fn expire(&mut self, now: Time) {
+        let number = self.number(now);
+        if number <= self.newest {
+            return;
+        }
+        if number - self.newest >= self.len() {
+            self.clear();
+        } else {
+            for skipped in self.newest + 1..=number {
+                let slot = self.slot(skipped);
+                let left = std::mem::take(&mut self.buckets[slot]);
+                self.counts.remove(left);
+            }
+        }
+        self.newest = number;
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.buckets.fill(Counts::default());
+        self.counts = Counts::default();
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(crate) fn counts_at(&self, now: Time) -> Counts {
+        let number = self.number(now).max(self.newest);
+        let gone = (number - self.newest).min(self.len());
+        let mut counts = self.counts;
+        for expired in self.newest + 1..=self.newest + gone {
+            counts.remove(self.buckets[self.slot(expired)]);
+        }
+        counts
+    }
+
+    fn len(&self) -> u64 {
+        self.buckets.len() as u64
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        // Below the number of buckets, which came from a u32.
+        (number % self.len()) as usize
+    }
+
+    fn number(&self, now: Time) -> u64 {
+        let number = u128::from(now.as_nanos()) * u128::from(self.len()) / u128::from(self.span);
+        u64::try_from(number).unwrap_or(u64::MAX - self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BAD: Sample = Sample { failed: true, slow: false };
+
+    fn at(millis: u64) -> Time {
+        Time::from_elapsed(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_sums_are_those_of_the_buckets_in_reach() {
+        for (span, buckets) in [(1_000, 10), (1_000, 3), (7, 7), (500, 1)] {
+            let mut ring = TimeRing::new(Duration::from_millis(span), buckets);
+            let mut calls = Vec::new();
+            let mut now = 0;
+            for i in 0..2_000u64 {
+                now += i * i % 97 * if i % 53 == 0 { 100 } else { 1 };
+                let expected = |calls: &[(u64, bool)]| {
+                    let number = |t: u64| t * u64::from(buckets) / span;
+                    let inside =
+                        |&&(t, _): &&(u64, bool)| number(t) + u64::from(buckets) > number(now);
+                    let inside: Vec<_> = calls.iter().filter(inside).collect();
+                    (
+                        inside.len() as u64,
+                        inside.iter().filter(|(_, failed)| *failed).count() as u64,
+                    )
+                };
+                let read = ring.counts_at(at(now));
+                assert_eq!((read.calls, read.failures), expected(&calls), "reading at {now}");
+
+                let failed = i % 3 == 0;
+                ring.record(Sample { failed, slow: false }, at(now));
+                calls.push((now, failed));
+                let sums = ring.counts();
+                assert_eq!((sums.calls, sums.failures), expected(&calls), "recording at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn time_at_its_end_does_not_overflow() {
+        let mut ring = TimeRing::new(Duration::from_nanos(1), 1);
+        ring.record(BAD, at(0));
+        ring.record(BAD, Time::from_nanos(u64::MAX));
+        assert_eq!(ring.counts().calls, 1);
+        let mut ring = TimeRing::new(Duration::from_nanos(10), 10_000);
+        ring.record(BAD, Time::from_nanos(u64::MAX));
+        assert_eq!(ring.counts_at(Time::from_nanos(u64::MAX)).calls, 1);
+    }
+}
