@@ -14,6 +14,8 @@ mod future;
 mod http;
 mod layer;
 mod machine;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outcome;
 mod overrides;
 mod probes;
@@ -23,6 +25,8 @@ mod service;
 mod state;
 mod time;
 mod totals;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod window;
 
 #[cfg(feature = "test-util")]

@@ -1,12 +1,6 @@
 //! Where a circuit gets the time: the only place that reads it.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Instant};
 
 /// Where a circuit gets the time; monotonic always.
 ///
@@ -23,10 +17,10 @@ use std::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Clock(Kind);
+pub struct Clock(pub(super) Kind);
 
 #[derive(Clone)]
-enum Kind {
+pub(super) enum Kind {
     System,
     #[cfg(feature = "tokio")]
     Tokio,
@@ -63,16 +57,6 @@ impl Clock {
             Kind::Manual(clock) => clock.now(),
         }
     }
-
-    /// A future that is ready once `duration` has passed.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
-        match &self.0 {
-            Kind::System | Kind::Tokio => Sleep::Tokio(Box::pin(tokio::time::sleep(duration))),
-            #[cfg(feature = "test-util")]
-            Kind::Manual(clock) => Sleep::Manual(clock.sleep(duration)),
-        }
-    }
 }
 
 impl Default for Clock {
@@ -94,27 +78,5 @@ impl fmt::Debug for Clock {
             #[cfg(feature = "test-util")]
             Kind::Manual(_) => "ManualClock",
         })
-    }
-}
-
-/// A wait on a [`Clock`]. Boxed, because it is made only where a caller has
-/// to wait anyway, and a service must be movable while it does.
-#[cfg(feature = "tokio")]
-pub(crate) enum Sleep {
-    Tokio(Pin<Box<tokio::time::Sleep>>),
-    #[cfg(feature = "test-util")]
-    Manual(super::manual_clock::ManualSleep),
-}
-
-#[cfg(feature = "tokio")]
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match self.get_mut() {
-            Self::Tokio(sleep) => sleep.as_mut().poll(cx),
-            #[cfg(feature = "test-util")]
-            Self::Manual(sleep) => Pin::new(sleep).poll(cx),
-        }
     }
 }

@@ -40,18 +40,18 @@ pub struct ManualClock {
 }
 
 #[derive(Debug)]
-struct Shared {
-    elapsed: Duration,
+pub(super) struct Shared {
+    pub(super) elapsed: Duration,
     #[cfg(feature = "tokio")]
-    sleepers: Vec<Sleeper>,
+    pub(super) sleepers: Vec<Sleeper>,
 }
 
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
-struct Sleeper {
-    sleep: u64,
-    until: Duration,
-    waker: std::task::Waker,
+pub(super) struct Sleeper {
+    pub(super) sleep: u64,
+    pub(super) until: Duration,
+    pub(super) waker: std::task::Waker,
 }
 
 impl ManualClock {
@@ -88,7 +88,7 @@ impl ManualClock {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,57 +122,4 @@ fn latest(start: Instant) -> Instant {
         }
     }
     latest
-}
-
-#[cfg(feature = "tokio")]
-pub(super) use self::sleep::ManualSleep;
-
-#[cfg(feature = "tokio")]
-mod sleep {
-    use std::{
-        future::Future,
-        pin::Pin,
-        sync::atomic::{AtomicU64, Ordering},
-        task::{Context, Poll},
-        time::Duration,
-    };
-
-    use super::{ManualClock, Sleeper};
-
-    /// A wait on a [`ManualClock`].
-    pub(crate) struct ManualSleep {
-        clock: ManualClock,
-        sleep: u64,
-        until: Duration,
-    }
-
-    impl ManualClock {
-        pub(crate) fn sleep(&self, duration: Duration) -> ManualSleep {
-            static SLEEPS: AtomicU64 = AtomicU64::new(0);
-            let until = self.lock().elapsed.saturating_add(duration);
-            let sleep = SLEEPS.fetch_add(1, Ordering::Relaxed);
-            ManualSleep { clock: self.clone(), sleep, until }
-        }
-    }
-
-    impl Future for ManualSleep {
-        type Output = ();
-
-        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-            let mut shared = self.clock.lock();
-            shared.sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
-            if shared.elapsed >= self.until {
-                return Poll::Ready(());
-            }
-            let waker = cx.waker().clone();
-            shared.sleepers.push(Sleeper { sleep: self.sleep, until: self.until, waker });
-            Poll::Pending
-        }
-    }
-
-    impl Drop for ManualSleep {
-        fn drop(&mut self) {
-            self.clock.lock().sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
-        }
-    }
 }

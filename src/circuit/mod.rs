@@ -22,6 +22,8 @@ mod config;
 mod manual_clock;
 mod observer;
 mod permit;
+#[cfg(feature = "tokio")]
+mod sleep;
 mod snapshot;
 mod sync;
 #[cfg(feature = "tokio")]
@@ -300,7 +302,7 @@ impl Circuit {
     }
 
     #[cfg(feature = "tokio")]
-    fn sleep(&self, duration: Duration) -> clock::Sleep {
+    fn sleep(&self, duration: Duration) -> sleep::Sleep {
         self.0.clock.sleep(duration)
     }
 

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::{Circuit, clock::Sleep};
+use super::{Circuit, sleep::Sleep};
 
 /// The tasks that wait for a circuit to change.
 #[derive(Debug, Default)]

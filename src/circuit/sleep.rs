@@ -1,0 +1,86 @@
+//! Waiting on a clock.
+
+#[cfg(feature = "test-util")]
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::clock::{Clock, Kind};
+#[cfg(feature = "test-util")]
+use super::manual_clock::{ManualClock, Sleeper};
+
+impl Clock {
+    /// A future that is ready once `duration` has passed.
+    pub(super) fn sleep(&self, duration: Duration) -> Sleep {
+        match &self.0 {
+            Kind::System | Kind::Tokio => Sleep::Tokio(Box::pin(tokio::time::sleep(duration))),
+            #[cfg(feature = "test-util")]
+            Kind::Manual(clock) => Sleep::Manual(ManualSleep::new(clock, duration)),
+        }
+    }
+}
+
+/// A wait on a [`Clock`]. Boxed, because it is made only where a caller has
+/// to wait anyway, and a service must be movable while it does.
+pub(crate) enum Sleep {
+    Tokio(Pin<Box<tokio::time::Sleep>>),
+    #[cfg(feature = "test-util")]
+    Manual(ManualSleep),
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Self::Tokio(sleep) => sleep.as_mut().poll(cx),
+            #[cfg(feature = "test-util")]
+            Self::Manual(sleep) => Pin::new(sleep).poll(cx),
+        }
+    }
+}
+
+/// A wait on a [`ManualClock`].
+#[cfg(feature = "test-util")]
+pub(crate) struct ManualSleep {
+    clock: ManualClock,
+    sleep: u64,
+    until: Duration,
+}
+
+#[cfg(feature = "test-util")]
+impl ManualSleep {
+    fn new(clock: &ManualClock, duration: Duration) -> Self {
+        static SLEEPS: AtomicU64 = AtomicU64::new(0);
+        let until = clock.lock().elapsed.saturating_add(duration);
+        let sleep = SLEEPS.fetch_add(1, Ordering::Relaxed);
+        Self { clock: clock.clone(), sleep, until }
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Future for ManualSleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut shared = self.clock.lock();
+        shared.sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
+        if shared.elapsed >= self.until {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        shared.sleepers.push(Sleeper { sleep: self.sleep, until: self.until, waker });
+        Poll::Pending
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Drop for ManualSleep {
+    fn drop(&mut self) {
+        self.clock.lock().sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
+    }
+}
