@@ -88,6 +88,13 @@ impl ManualClock {
         }
     }
 
+    #[cfg(feature = "tokio")]
+    pub(super) fn forget_sleeper(&self, sleep: u64) -> Option<Sleeper> {
+        let mut shared = self.lock();
+        let position = shared.sleepers.iter().position(|sleeper| sleeper.sleep == sleep)?;
+        Some(shared.sleepers.swap_remove(position))
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -289,16 +289,19 @@ impl Circuit {
         if matches!(self.0.gate.0.load(Ordering::Acquire) & KIND, CLOSED | CLEAN) {
             return Ok(());
         }
-        self.update_core(|core, now, facts| {
-            core.machine
-                .look(now, facts)
-                .map_err(|rejection| (core.wakers.register(key, waker), rejection))
-        })
+        let refused = self.update_core(|core, now, facts| {
+            let looked = core.machine.look(now, facts);
+            looked.map_err(|rejection| (core.wakers.register(key, waker), rejection))
+        });
+        // The waker that was replaced is dropped here, outside the lock.
+        refused.map_err(|((key, _replaced), rejection)| (key, rejection))
     }
 
     #[cfg(feature = "tokio")]
     fn forget_waiter(&self, key: u64) {
-        self.0.lock().wakers.remove(key);
+        let removed = self.0.lock().wakers.remove(key);
+        // Outside the lock: it may be the last of its task.
+        drop(removed);
     }
 
     #[cfg(feature = "tokio")]

@@ -67,12 +67,13 @@ impl Future for ManualSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // Wakers are cloned before the lock and dropped after it.
+        let waker = cx.waker().clone();
+        let _before = self.clock.forget_sleeper(self.sleep);
         let mut shared = self.clock.lock();
-        shared.sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
         if shared.elapsed >= self.until {
             return Poll::Ready(());
         }
-        let waker = cx.waker().clone();
         shared.sleepers.push(Sleeper { sleep: self.sleep, until: self.until, waker });
         Poll::Pending
     }
@@ -81,6 +82,6 @@ impl Future for ManualSleep {
 #[cfg(feature = "test-util")]
 impl Drop for ManualSleep {
     fn drop(&mut self) {
-        self.clock.lock().sleepers.retain(|sleeper| sleeper.sleep != self.sleep);
+        drop(self.clock.forget_sleeper(self.sleep));
     }
 }

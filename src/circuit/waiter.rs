@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -17,21 +18,24 @@ pub(super) struct Wakers {
 }
 
 impl Wakers {
-    /// Registers a task under `key`, or under a new one.
-    pub(super) fn register(&mut self, key: Option<u64>, waker: &Waker) -> u64 {
+    /// Registers a task under `key`, or under a new one. Gives back the waker
+    /// that was there: to be dropped once the lock is released, for the last
+    /// reference to a task may be its waker, and drop what it owns.
+    pub(super) fn register(&mut self, key: Option<u64>, waker: &Waker) -> (u64, Option<Waker>) {
         let waiting = key.and_then(|key| self.waiting.iter_mut().find(|(k, _)| *k == key));
         if let Some((key, registered)) = waiting {
-            registered.clone_from(waker);
-            return *key;
+            return (*key, Some(mem::replace(registered, waker.clone())));
         }
         let key = self.next;
         self.next += 1;
         self.waiting.push((key, waker.clone()));
-        key
+        (key, None)
     }
 
-    pub(super) fn remove(&mut self, key: u64) {
-        self.waiting.retain(|(waiting, _)| *waiting != key);
+    /// Forgets a task, and gives back its waker like `register`.
+    pub(super) fn remove(&mut self, key: u64) -> Option<Waker> {
+        let position = self.waiting.iter().position(|(waiting, _)| *waiting == key)?;
+        Some(self.waiting.swap_remove(position).1)
     }
 
     /// Everybody. All, because being ready reserves nothing: whoever was
@@ -65,10 +69,9 @@ impl Waiter {
                 }
                 Err(refused) => refused,
             };
-            if self.place.is_none() {
-                self.place = Some(Place { circuit: circuit.clone(), key });
-            } else if let Some(place) = &mut self.place {
-                place.key = key;
+            match &mut self.place {
+                Some(place) => place.key = key,
+                None => self.place = Some(Place { circuit: circuit.clone(), key }),
             }
             // A new one each time: the end may have moved.
             let Some(retry_after) = rejection.retry_after else {
