@@ -1,0 +1,307 @@
+//! Model checks of every atomic protocol: all interleavings up to three
+//! preemptions. Run with
+//! `RUSTFLAGS="--cfg tower_breaker_loom" cargo test --release --features test-util --test loom`.
+#![cfg(tower_breaker_loom)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use loom::thread;
+use tower::{BoxError, Layer, Service, service_fn};
+use tower_breaker::{
+    Backoff, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer, Outcome,
+    Override, Probes, ResultClassifier, State, Transition, WhenOpen, Window,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn touchy(clock: &ManualClock) -> ConfigBuilder {
+    Config::builder("loom")
+        .consecutive_failures(1)
+        .open_for(Backoff::fixed(SECOND))
+        .probes(Probes::new(1))
+        .clock(clock)
+}
+
+/// A circuit whose wait is just over.
+fn due(clock: &ManualClock, probes: Probes) -> Circuit {
+    let circuit = Circuit::new(touchy(clock).probes(probes).build().unwrap());
+    circuit.trip();
+    clock.advance(SECOND);
+    circuit
+}
+
+/// Starts a thread; what it returns is awaited.
+fn start<T: 'static>(circuit: &Circuit, run: impl FnOnce(Circuit) -> T + 'static) -> Running<T> {
+    let circuit = circuit.clone();
+    thread::spawn(move || run(circuit))
+}
+
+type Running<T> = thread::JoinHandle<T>;
+
+#[test]
+fn racing_admissions_never_take_more_probes_than_there_are() {
+    for permits in [1, 2] {
+        check(move || {
+            let clock = ManualClock::new();
+            let circuit = due(&clock, Probes::new(permits));
+            let take = |circuit: Circuit| circuit.try_acquire().ok();
+            let (a, b) = (start(&circuit, take), start(&circuit, take));
+            let taken = [take(circuit.clone()), a.join().unwrap(), b.join().unwrap()];
+            assert_eq!(taken.iter().flatten().count(), permits as usize);
+            assert_eq!(circuit.state(), State::HalfOpen);
+        });
+    }
+}
+
+#[test]
+fn a_refusal_tells_the_wait_of_its_own_opening() {
+    check(|| {
+        let clock = ManualClock::new();
+        let open_for = Backoff::exponential(SECOND, 10 * SECOND).factor(10.0).jitter(0.0);
+        let circuit = Circuit::new(touchy(&clock).open_for(open_for).build().unwrap());
+        circuit.trip();
+        clock.advance(SECOND);
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(10 * SECOND));
+
+        circuit.reset();
+        let a = start(&circuit, |circuit| circuit.trip());
+        if let Err(open) = circuit.try_acquire() {
+            assert_eq!(open.retry_after(), Some(SECOND), "an earlier opening's wait");
+        }
+        a.join().unwrap();
+    });
+}
+
+#[test]
+fn nobody_gets_in_before_the_wait_is_over() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        circuit.trip();
+        let ask = |circuit: Circuit| circuit.try_acquire().is_err();
+        let a = start(&circuit, ask);
+        assert!(ask(circuit.clone()));
+        assert!(a.join().unwrap());
+        assert_eq!(circuit.snapshot().totals.rejected, 2);
+    });
+}
+
+#[test]
+fn a_trip_makes_late_results_stale_or_comes_after_them() {
+    check(|| {
+        let clock = ManualClock::new();
+        let config = touchy(&clock).consecutive_failures(2).build().unwrap();
+        let circuit = Circuit::new(config);
+        let late = circuit.try_acquire().unwrap();
+        let a = thread::spawn(move || late.record(Outcome::Failure));
+        let b = start(&circuit, |circuit| circuit.trip());
+        a.join().unwrap();
+        b.join().unwrap();
+        let snapshot = circuit.snapshot();
+        assert_eq!(snapshot.state, State::Open);
+        assert_eq!(snapshot.generation, 1);
+        assert_eq!(snapshot.totals.failure + snapshot.totals.stale, 1);
+        assert_eq!(snapshot.totals.opened, 1);
+    });
+}
+
+#[test]
+fn a_late_result_never_decides_a_later_episode() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        let late = circuit.try_acquire().unwrap();
+        circuit.trip();
+        clock.advance(SECOND);
+        let a = thread::spawn(move || late.record(Outcome::Success));
+        let probe = circuit.try_acquire().unwrap();
+        a.join().unwrap();
+        assert_eq!(circuit.state(), State::HalfOpen);
+        probe.record(Outcome::Failure);
+        assert_eq!(circuit.state(), State::Open);
+    });
+}
+
+#[test]
+fn a_failure_beside_a_success_on_a_clean_window_is_never_lost() {
+    // The success may skip the lock because the window is clean, while the
+    // failure makes it dirty. One order of the two explains the window.
+    check(|| {
+        let clock = ManualClock::new();
+        let config = Config::builder("loom")
+            .window(Window::count(2))
+            .minimum_calls(2)
+            .failure_rate(1.0)
+            .sustained_for(Duration::ZERO)
+            .clock(&clock);
+        let circuit = Circuit::new(config.build().unwrap());
+        for _ in 0..2 {
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+        }
+        let (good, bad) = (circuit.try_acquire().unwrap(), circuit.try_acquire().unwrap());
+        let a = thread::spawn(move || good.record(Outcome::Success));
+        bad.record(Outcome::Failure);
+        a.join().unwrap();
+        let snapshot = circuit.snapshot();
+        assert_eq!((snapshot.window.calls, snapshot.window.failures), (2, 1));
+        assert_eq!(snapshot.totals.success, 3);
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        let in_a_row = circuit.state() == State::Open;
+        // If the success came last it pushed nothing out of the way.
+        circuit.try_acquire().map(|permit| permit.record(Outcome::Failure)).ok();
+        assert!(in_a_row || circuit.state() == State::Open);
+    });
+}
+
+#[test]
+fn the_record_that_reaches_the_threshold_returns_to_an_open_circuit() {
+    check(|| {
+        let clock = ManualClock::new();
+        let config = touchy(&clock).consecutive_failures(2).build().unwrap();
+        let circuit = Circuit::new(config);
+        let fail = |circuit: Circuit| {
+            circuit.try_acquire().map(|permit| permit.record(Outcome::Failure)).is_ok()
+        };
+        let a = start(&circuit, fail);
+        let b = fail(circuit.clone());
+        assert!(a.join().unwrap() && b);
+        assert_eq!(circuit.state(), State::Open);
+        assert!(circuit.try_acquire().is_err());
+    });
+}
+
+#[test]
+fn an_override_beside_a_transition_loses_neither() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        let permit = circuit.try_acquire().unwrap();
+        let a = thread::spawn(move || permit.record(Outcome::Failure));
+        circuit.set_override(Override::force_open().until_cleared());
+        a.join().unwrap();
+        let snapshot = circuit.snapshot();
+        assert_eq!(snapshot.state, State::Open);
+        assert!(snapshot.active_override.is_some());
+        assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), None);
+        circuit.clear_override();
+        assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(SECOND));
+    });
+}
+
+#[test]
+fn clearing_an_override_beside_an_admission_leaves_the_gate_right() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        circuit.set_override(Override::force_open());
+        let a = start(&circuit, |circuit| circuit.clear_override());
+        let _either = circuit.try_acquire();
+        a.join().unwrap();
+        assert!(circuit.try_acquire().is_ok());
+    });
+}
+
+#[test]
+fn whoever_waits_is_woken_by_the_change_it_raced_with() {
+    type Change = fn(&Circuit, &ManualClock);
+    let changes: [Change; 4] = [
+        |circuit, _| circuit.reset(),
+        |circuit, _| circuit.set_override(Override::force_closed()),
+        |_, clock| clock.advance(SECOND),
+        |circuit, _| {
+            circuit.reset();
+            circuit.trip();
+            circuit.reset();
+        },
+    ];
+    for change in changes {
+        check(move || {
+            let clock = ManualClock::new();
+            let circuit = Circuit::new(touchy(&clock).build().unwrap());
+            circuit.trip();
+            assert_never_stuck(&circuit, move |circuit| change(&circuit, &clock));
+        });
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_probe_is_woken_when_one_is_given_back() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = due(&clock, Probes::new(1));
+        let probe = circuit.try_acquire().unwrap();
+        assert_never_stuck(&circuit, move |_| drop(probe));
+    });
+}
+
+/// A waiting service, polled while `change` happens, is ready or was woken.
+fn assert_never_stuck(circuit: &Circuit, change: impl FnOnce(Circuit) + 'static) {
+    let layer = CircuitBreakerLayer::with_classifier(circuit, ResultClassifier::new());
+    let mut service = layer
+        .when_open(WhenOpen::Wait)
+        .layer(service_fn(|()| std::future::ready(Ok::<_, BoxError>(()))));
+    let changing = start(circuit, change);
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let first = service.poll_ready(&mut Context::from_waker(&waker));
+    changing.join().unwrap();
+    if first.is_pending() {
+        assert!(woken.0.load(Relaxed) > 0, "pending, and nobody will come");
+        assert!(matches!(
+            service.poll_ready(&mut Context::from_waker(&waker)),
+            Poll::Ready(Ok(()))
+        ));
+    }
+}
+
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn transitions_are_told_in_order_and_each_once() {
+    #[derive(Default, Clone)]
+    struct Log(Arc<loom::sync::Mutex<Vec<(State, State)>>>);
+
+    impl Observer for Log {
+        fn on_transition(&self, transition: &Transition) {
+            self.0.lock().unwrap().push((transition.from, transition.to));
+        }
+    }
+
+    check(|| {
+        let clock = ManualClock::new();
+        let log = Log::default();
+        let circuit = Circuit::new(touchy(&clock).observer(log.clone()).build().unwrap());
+        let flip = |circuit: Circuit| {
+            circuit.trip();
+            circuit.reset();
+        };
+        let a = start(&circuit, flip);
+        flip(circuit.clone());
+        a.join().unwrap();
+        let told = log.0.lock().unwrap();
+        assert_eq!(told.len() as u64, 2 * circuit.snapshot().totals.opened);
+        assert!(told.iter().all(|(from, to)| from != to));
+        assert!(told.windows(2).all(|pair| pair[0].1 == pair[1].0), "{told:?}");
+        assert_eq!(told.last().unwrap().1, circuit.state());
+    });
+}
