@@ -1,6 +1,9 @@
 //! Where a circuit gets the time: the only place that reads it.
 
-use std::{fmt, time::Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 /// Where a circuit gets the time; monotonic always.
 ///
@@ -79,4 +82,19 @@ impl fmt::Debug for Clock {
             Kind::Manual(_) => "ManualClock",
         })
     }
+}
+
+/// `instant` and `duration` together, or close to the last instant there is.
+pub(super) fn add(instant: Instant, duration: Duration) -> Instant {
+    instant.checked_add(duration).unwrap_or_else(|| {
+        let mut latest = instant;
+        let mut step = Duration::from_secs(1 << 62);
+        while step >= Duration::from_secs(1) {
+            match latest.checked_add(step) {
+                Some(later) => latest = later,
+                None => step /= 2,
+            }
+        }
+        latest
+    })
 }

@@ -1,11 +1,14 @@
 //! A clock that moves when a test says so.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::clock::Clock;
+use super::{
+    clock::{Clock, add},
+    sync::{Mutex, MutexGuard},
+};
 
 /// A clock that moves when a test says so. Clones are the same clock.
 ///
@@ -69,7 +72,7 @@ impl ManualClock {
     /// What it shows. Stops at the end of what an `Instant` can hold.
     pub fn now(&self) -> Instant {
         let elapsed = self.lock().elapsed;
-        self.start.checked_add(elapsed).unwrap_or_else(|| latest(self.start))
+        add(self.start, elapsed)
     }
 
     /// Moves it on.
@@ -86,6 +89,12 @@ impl ManualClock {
             let due: Vec<Sleeper> = due;
             due.into_iter().for_each(|sleeper| sleeper.waker.wake());
         }
+    }
+
+    /// What will have passed at `instant`.
+    #[cfg(feature = "tokio")]
+    pub(super) fn elapsed_at(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.start)
     }
 
     #[cfg(feature = "tokio")]
@@ -116,17 +125,4 @@ impl From<&ManualClock> for Clock {
     fn from(clock: &ManualClock) -> Self {
         clock.clone().into()
     }
-}
-
-/// The last instant that `start` can reach, to a second.
-fn latest(start: Instant) -> Instant {
-    let mut latest = start;
-    let mut step = Duration::from_secs(1 << 62);
-    while step >= Duration::from_secs(1) {
-        match latest.checked_add(step) {
-            Some(later) => latest = later,
-            None => step /= 2,
-        }
-    }
-    latest
 }

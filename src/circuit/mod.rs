@@ -107,6 +107,8 @@ struct Alone<T>(T);
 
 struct Core {
     machine: Machine,
+    /// What the gate shows.
+    published: u64,
     #[cfg(feature = "tokio")]
     wakers: waiter::Wakers,
     /// What happened and nobody was told of yet.
@@ -128,6 +130,7 @@ impl Circuit {
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
             machine,
+            published: gate,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
             untold: VecDeque::new(),
@@ -278,23 +281,26 @@ impl Circuit {
         self.refuse(rejection)
     }
 
-    /// Whether a permit would be granted now; if not, the task is registered,
-    /// and its key returned, before anything can change.
+    /// Whether a permit would be granted now; if not, the task is registered
+    /// before anything can change, and what is returned is its key and when
+    /// to come back unasked.
     #[cfg(feature = "tokio")]
     fn look_or_register(
         &self,
         key: Option<u64>,
         waker: &std::task::Waker,
-    ) -> Result<(), (u64, Rejection)> {
+    ) -> Result<(), (u64, Option<Instant>)> {
         if matches!(self.0.gate.0.load(Ordering::Acquire) & KIND, CLOSED | CLEAN) {
             return Ok(());
         }
         let refused = self.update_core(|core, now, facts| {
-            let looked = core.machine.look(now, facts);
-            looked.map_err(|rejection| (core.wakers.register(key, waker), rejection))
+            core.machine.look(now, facts).map_err(|rejection| {
+                let back = rejection.retry_after.map(|wait| self.0.instant(now.after(wait)));
+                (core.wakers.register(key, waker), back)
+            })
         });
         // The waker that was replaced is dropped here, outside the lock.
-        refused.map_err(|((key, _replaced), rejection)| (key, rejection))
+        refused.map_err(|((key, _replaced), back)| (key, back))
     }
 
     #[cfg(feature = "tokio")]
@@ -305,8 +311,8 @@ impl Circuit {
     }
 
     #[cfg(feature = "tokio")]
-    fn sleep(&self, duration: Duration) -> sleep::Sleep {
-        self.0.clock.sleep(duration)
+    fn sleep_until(&self, deadline: Instant) -> sleep::Sleep {
+        self.0.clock.sleep_until(deadline)
     }
 
     fn look(&self, counted: bool) -> Result<(), Rejection> {
@@ -400,7 +406,7 @@ impl Circuit {
         let mut facts = Facts::default();
         let mut core = shared.lock();
         let result = change(&mut core, now, &mut facts);
-        shared.publish(&core.machine);
+        shared.publish(&mut core);
         #[cfg(feature = "tokio")]
         let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
         let told = !facts.happened.is_empty() && !shared.observers.is_empty();
@@ -443,16 +449,18 @@ impl Shared {
     }
 
     /// Shows the gate what the machine has become.
-    fn publish(&self, machine: &Machine) {
-        let gate = machine.gate();
+    fn publish(&self, core: &mut Core) {
+        let gate = core.machine.gate();
+        let word = word(core.machine.generation(), gate);
+        // Written only when it changes: every call reads its cache line.
+        if core.published == word {
+            return;
+        }
+        core.published = word;
         if let Gate::Open { until } = gate {
             self.open_until.store(until.as_nanos(), Ordering::Release);
         }
-        let word = word(machine.generation(), gate);
-        // Written only when it changes: every call reads its cache line.
-        if self.gate.0.load(Ordering::Relaxed) != word {
-            self.gate.0.store(word, Ordering::Release);
-        }
+        self.gate.0.store(word, Ordering::Release);
     }
 
     fn tell(&self, fact: Fact, rules: &Rules) {
@@ -484,7 +492,7 @@ impl Shared {
     }
 
     fn instant(&self, time: Time) -> Instant {
-        self.born.checked_add(time.elapsed()).unwrap_or(self.born)
+        clock::add(self.born, time.elapsed())
     }
 }
 

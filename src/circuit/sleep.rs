@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
+    time::Instant,
 };
 
 use super::clock::{Clock, Kind};
@@ -14,12 +14,15 @@ use super::clock::{Clock, Kind};
 use super::manual_clock::{ManualClock, Sleeper};
 
 impl Clock {
-    /// A future that is ready once `duration` has passed.
-    pub(super) fn sleep(&self, duration: Duration) -> Sleep {
+    /// A future that is ready once `deadline` is past. A deadline, because a
+    /// duration would be taken up later than it was computed.
+    pub(super) fn sleep_until(&self, deadline: Instant) -> Sleep {
         match &self.0 {
-            Kind::System | Kind::Tokio => Sleep::Tokio(Box::pin(tokio::time::sleep(duration))),
+            Kind::System | Kind::Tokio => {
+                Sleep::Tokio(Box::pin(tokio::time::sleep_until(deadline.into())))
+            }
             #[cfg(feature = "test-util")]
-            Kind::Manual(clock) => Sleep::Manual(ManualSleep::new(clock, duration)),
+            Kind::Manual(clock) => Sleep::Manual(ManualSleep::new(clock, deadline)),
         }
     }
 }
@@ -49,16 +52,15 @@ impl Future for Sleep {
 pub(crate) struct ManualSleep {
     clock: ManualClock,
     sleep: u64,
-    until: Duration,
+    until: std::time::Duration,
 }
 
 #[cfg(feature = "test-util")]
 impl ManualSleep {
-    fn new(clock: &ManualClock, duration: Duration) -> Self {
+    fn new(clock: &ManualClock, deadline: Instant) -> Self {
         static SLEEPS: AtomicU64 = AtomicU64::new(0);
-        let until = clock.lock().elapsed.saturating_add(duration);
         let sleep = SLEEPS.fetch_add(1, Ordering::Relaxed);
-        Self { clock: clock.clone(), sleep, until }
+        Self { clock: clock.clone(), sleep, until: clock.elapsed_at(deadline) }
     }
 }
 

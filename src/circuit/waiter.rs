@@ -62,7 +62,7 @@ impl Waiter {
     pub(crate) fn poll(&mut self, circuit: &Circuit, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let key = self.place.as_ref().map(|place| place.key);
-            let (key, rejection) = match circuit.look_or_register(key, cx.waker()) {
+            let (key, back) = match circuit.look_or_register(key, cx.waker()) {
                 Ok(()) => {
                     *self = Self::default();
                     return Poll::Ready(());
@@ -73,12 +73,12 @@ impl Waiter {
                 Some(place) => place.key = key,
                 None => self.place = Some(Place { circuit: circuit.clone(), key }),
             }
-            // A new one each time: the end may have moved.
-            let Some(retry_after) = rejection.retry_after else {
+            let Some(back) = back else {
                 self.sleep = None;
                 return Poll::Pending;
             };
-            let sleep = self.sleep.insert(circuit.sleep(retry_after));
+            // A new one each time: the end may have moved.
+            let sleep = self.sleep.insert(circuit.sleep_until(back));
             if Pin::new(sleep).poll(cx).is_pending() {
                 return Poll::Pending;
             }
