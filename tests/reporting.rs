@@ -1,0 +1,200 @@
+//! What the `metrics` and `tracing` features tell, and when.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tower_breaker::{Backoff, Circuit, Config, ManualClock, Outcome, Override, Probes};
+use tracing_subscriber::layer::SubscriberExt;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn circuit(clock: &ManualClock) -> Circuit {
+    let config = Config::builder("shop")
+        .consecutive_failures(2)
+        .open_for(Backoff::fixed(SECOND))
+        .probes(Probes::new(1))
+        .clock(clock);
+    Circuit::new(config.build().unwrap())
+}
+
+/// Every series as `name{labels}`, with its value.
+fn series(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
+    let mut series = BTreeMap::new();
+    for (key, unit, description, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let mut name = key.name().to_owned();
+        for label in key.labels().filter(|label| label.key() != "circuit") {
+            write!(name, " {}={}", label.key(), label.value()).unwrap();
+        }
+        assert!(key.labels().any(|label| (label.key(), label.value()) == ("circuit", "shop")));
+        assert!(unit.is_some() && description.is_some(), "{name} is not described");
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(values) => values.len() as f64,
+        };
+        series.insert(name, value);
+    }
+    series
+}
+
+#[test]
+fn a_circuit_made_before_the_recorder_reports_to_it() {
+    let clock = ManualClock::new();
+    let early = circuit(&clock);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        early.try_acquire().unwrap().record(Outcome::Success);
+    });
+    let series = series(&recorder.snapshotter());
+    assert_eq!(series["circuit_breaker_calls_total outcome=success"], 1.0);
+}
+
+#[test]
+fn from_the_first_call_every_series_is_there_at_zero() {
+    let clock = ManualClock::new();
+    let circuit = circuit(&clock);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+    });
+    let series = series(&recorder.snapshotter());
+    let up: Vec<_> =
+        series.iter().filter(|(_, value)| **value != 0.0).map(|(name, _)| &**name).collect();
+    assert_eq!(
+        up,
+        ["circuit_breaker_calls_total outcome=success", "circuit_breaker_state state=closed"]
+    );
+    assert_eq!(series.len(), 3 + 1 + 3 + 5 + 1 + 1 + 1 + 10);
+}
+
+#[test]
+fn the_series_say_what_happened() {
+    let clock = ManualClock::new();
+    let circuit = circuit(&clock);
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        circuit.try_acquire().unwrap().record(Outcome::Ignored);
+        drop(circuit.try_acquire().unwrap());
+        let stale = circuit.try_acquire().unwrap();
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        stale.record(Outcome::Success);
+        for _ in 0..3 {
+            circuit.try_acquire().unwrap_err();
+        }
+    });
+    let open = series(&snapshotter);
+    assert_eq!(open["circuit_breaker_state state=open"], 1.0);
+    assert_eq!(open["circuit_breaker_state state=closed"], 0.0);
+    assert_eq!(open["circuit_breaker_state_code"], 2.0);
+    assert_eq!(open["circuit_breaker_rejections_total"], 3.0);
+    for (outcome, calls) in
+        [("success", 0.0), ("failure", 2.0), ("ignored", 1.0), ("cancelled", 1.0), ("stale", 1.0)]
+    {
+        assert_eq!(open[&format!("circuit_breaker_calls_total outcome={outcome}")], calls);
+    }
+
+    metrics::with_local_recorder(&recorder, || {
+        clock.advance(SECOND);
+        let lost = circuit.try_acquire().unwrap();
+        clock.advance(10 * SECOND);
+        circuit.try_acquire().unwrap_err();
+        lost.record(Outcome::Success);
+        clock.advance(SECOND);
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        circuit.set_override(Override::observe_only());
+        circuit.trip();
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+    });
+    // A debugging recorder's counters start again at each snapshot.
+    let later = series(&snapshotter);
+    let told = |from: &str, to: &str, cause: &str| {
+        later[&format!("circuit_breaker_transitions_total from={from} to={to} cause={cause}")]
+    };
+    assert_eq!(told("open", "half-open", "wait-over"), 2.0);
+    assert_eq!(told("half-open", "open", "probes-failed"), 1.0);
+    assert_eq!(told("half-open", "closed", "probes-succeeded"), 1.0);
+    assert_eq!(told("closed", "open", "tripped"), 1.0);
+    assert_eq!(later["circuit_breaker_calls_total outcome=failure"], 1.0, "the lost lease");
+    assert_eq!(later["circuit_breaker_calls_total outcome=success"], 2.0);
+    assert_eq!(later["circuit_breaker_override kind=observe-only"], 1.0);
+    assert_eq!(later["circuit_breaker_would_reject_total"], 1.0);
+    assert!(!later.contains_key("circuit_breaker_call_duration_seconds"), "nobody asked");
+}
+
+#[test]
+fn durations_are_recorded_where_they_are_asked_for() {
+    let clock = ManualClock::new();
+    let config = Config::builder("shop").measure_latency().clock(&clock).build().unwrap();
+    let circuit = Circuit::new(config);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        for _ in 0..3 {
+            let permit = circuit.try_acquire().unwrap();
+            clock.advance(SECOND);
+            permit.record(Outcome::Success);
+        }
+    });
+    let series = series(&recorder.snapshotter());
+    assert_eq!(series["circuit_breaker_call_duration_seconds"], 3.0);
+}
+
+#[test]
+fn every_transition_is_one_event_with_the_sentence_that_explains_it() {
+    let clock = ManualClock::new();
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let circuit = circuit(&clock);
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        clock.advance(SECOND);
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        circuit.set_override(Override::force_open().reason("drill"));
+    });
+    let lines = log.0.lock().unwrap();
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    assert_eq!(
+        lines[0],
+        "WARN circuit=shop from=closed to=open cause=consecutive-failures generation=1 \
+         message=shop: closed -> open, because 2 calls in a row failed, and 2 are enough to open; \
+         next try in 1.0s"
+    );
+    assert!(lines[1].starts_with("INFO circuit=shop from=open to=half-open cause=wait-over"));
+    assert!(lines[2].starts_with("INFO circuit=shop from=half-open to=closed"));
+    assert!(lines[3].contains("kind=force-open reason=drill"), "{}", lines[3]);
+}
+
+/// Keeps every event as a line.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut fields = Fields(String::new(), String::new());
+        event.record(&mut fields);
+        let line = format!("{}{}{}", event.metadata().level(), fields.0, fields.1);
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+/// The fields, and apart from them the message.
+struct Fields(String, String);
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        let part = if field.name() == "message" { &mut self.1 } else { &mut self.0 };
+        write!(part, " {field}={value:?}").unwrap();
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
