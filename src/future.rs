@@ -13,7 +13,10 @@ use std::{
 use pin_project_lite::pin_project;
 
 use crate::{
-    circuit::Permit, classify::Classify, error::proves_nothing, fallback::OuterError,
+    circuit::Permit,
+    classify::Classify,
+    error::{BoxError, proves_nothing},
+    fallback::OuterError,
     outcome::Outcome,
 };
 
@@ -21,35 +24,35 @@ pin_project! {
     /// The future of [`CircuitBreaker`](crate::CircuitBreaker).
     pub struct ResponseFuture<F, A, C, O> {
         #[pin]
-        state: State<F, A>,
-        watch: Watch<C>,
+        state: State<F, A, C>,
         on_open: PhantomData<fn() -> O>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, A> {
-        Calling { #[pin] call: F },
+    enum State<F, A, C> {
+        Calling { #[pin] call: F, watch: Watch<C> },
         Answering { #[pin] answer: A },
     }
 }
 
-/// The permit and who judges. Dropped with it, the call is cancelled, also if
-/// that happens while a panic elsewhere unwinds.
-struct Watch<C>(Option<(Permit, C)>);
+/// The permit and who judges. Dropped with the permit not settled, the call is
+/// cancelled, also if that happens while a panic elsewhere unwinds.
+struct Watch<C> {
+    permit: Permit,
+    classifier: C,
+}
 
 impl<F, A, C, O> ResponseFuture<F, A, C, O> {
+    #[inline]
     pub(crate) fn calling(call: F, permit: Permit, classifier: C) -> Self {
-        Self {
-            state: State::Calling { call },
-            watch: Watch(Some((permit, classifier))),
-            on_open: PhantomData,
-        }
+        let watch = Watch { permit, classifier };
+        Self { state: State::Calling { call, watch }, on_open: PhantomData }
     }
 
     pub(crate) fn answering(answer: A) -> Self {
-        Self { state: State::Answering { answer }, watch: Watch(None), on_open: PhantomData }
+        Self { state: State::Answering { answer }, on_open: PhantomData }
     }
 }
 
@@ -63,25 +66,26 @@ where
     type Output = Result<Response, O::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let call = match this.state.project() {
+        let (call, watch) = match self.project().state.project() {
             StateProj::Answering { answer } => return answer.poll(cx),
-            StateProj::Calling { call } => call,
+            StateProj::Calling { call, watch } => (call, watch),
         };
-        let unwinding = FailIfUnwound(this.watch);
+        let unwinding = FailIfUnwound(&mut watch.permit);
         let polled = call.poll(cx);
         mem::forget(unwinding);
 
-        let result = ready!(polled).map_err(O::hold);
-        if let Some((permit, classifier)) = this.watch.0.take() {
-            let latency = permit.latency();
-            let outcome = match &result {
-                Err(error) if proves_nothing(error) => Outcome::Ignored,
-                result => classifier.classify(result.as_ref(), latency.unwrap_or_default()),
-            };
-            permit.record_with(outcome, latency);
+        // By branches: a response is large, and moved as seldom as can be.
+        match ready!(polled) {
+            Ok(response) => {
+                watch.end(Ok(&response));
+                Poll::Ready(Ok(response))
+            }
+            Err(error) => {
+                let error = O::hold(error);
+                watch.end(Err(&error));
+                Poll::Ready(Err(O::release(error)))
+            }
         }
-        Poll::Ready(result.map_err(O::release))
     }
 }
 
@@ -95,21 +99,34 @@ impl<F, A, C, O> fmt::Debug for ResponseFuture<F, A, C, O> {
     }
 }
 
-impl<C> Drop for Watch<C> {
-    fn drop(&mut self) {
-        if let Some((permit, _)) = self.0.take() {
-            permit.cancel();
-        }
+impl<C> Watch<C> {
+    /// Has the end of the call judged, and takes the permit back.
+    #[inline]
+    fn end<Response>(&mut self, result: Result<&Response, &BoxError>)
+    where
+        C: Classify<Response>,
+    {
+        let Self { permit, classifier } = self;
+        let unwinding = FailIfUnwound(permit);
+        unwinding.0.end_judged(|latency| match result {
+            Err(error) if proves_nothing(error) => Some(Outcome::Ignored),
+            result => Some(classifier.classify(result, latency.unwrap_or_default())),
+        });
+        mem::forget(unwinding);
     }
 }
 
-/// Lives while the inner future is polled: a panic in there is a failure.
-struct FailIfUnwound<'a, C>(&'a mut Watch<C>);
-
-impl<C> Drop for FailIfUnwound<'_, C> {
+impl<C> Drop for Watch<C> {
     fn drop(&mut self) {
-        if let Some((permit, _)) = self.0.0.take() {
-            permit.record(Outcome::Failure);
-        }
+        self.permit.end(None);
+    }
+}
+
+/// Lives while code of others runs: a panic in there is a failure.
+struct FailIfUnwound<'a>(&'a mut Permit);
+
+impl Drop for FailIfUnwound<'_> {
+    fn drop(&mut self) {
+        self.0.end(Some(Outcome::Failure));
     }
 }

@@ -40,8 +40,11 @@ impl Time {
 }
 
 /// A duration in nanoseconds, or the most there can be.
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    const SECOND: u64 = 1_000_000_000;
+    let seconds = duration.as_secs().checked_mul(SECOND);
+    seconds.and_then(|s| s.checked_add(duration.subsec_nanos().into())).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

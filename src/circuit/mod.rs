@@ -163,9 +163,9 @@ impl Circuit {
     /// Reading changes nothing. Open turns into half-open when a call is
     /// admitted, not before.
     pub fn state(&self) -> State {
-        match self.0.gate.0.load(Ordering::Acquire) & KIND {
-            CLOSED | CLEAN => State::Closed,
-            OPEN => State::Open,
+        match self.0.gate.0.load(Ordering::Acquire) {
+            gate if is_closed(gate) => State::Closed,
+            gate if gate & KIND == OPEN => State::Open,
             _ => self.0.lock().machine.view(self.now()).state,
         }
     }
@@ -231,39 +231,49 @@ impl Circuit {
 
     /// Asks for the right to one call, which is measured if `measured` or if
     /// the circuit needs it.
+    #[inline]
     pub(crate) fn acquire(&self, measured: bool) -> Result<Permit, CircuitOpen> {
-        let shared = &*self.0;
-        let measured = measured || shared.measures_latency;
-        let gate = shared.gate.0.load(Ordering::Acquire);
-        match gate & KIND {
-            CLOSED | CLEAN => {
-                let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
-                let started = measured.then(|| self.now());
-                return Ok(Permit::new(self.clone(), ticket, started));
+        let measured = measured || self.0.measures_latency;
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        if is_closed(gate) {
+            let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
+            let started = measured.then(|| self.instant());
+            return Ok(Permit::new(self.clone(), ticket, started));
+        }
+        self.ask(gate, measured)
+    }
+
+    /// Asks where the gate did not answer, unless it did: it may be open.
+    fn ask(&self, gate: u64, measured: bool) -> Result<Permit, CircuitOpen> {
+        if gate & KIND == OPEN {
+            if let Err(rejection) = self.pass_open_gate() {
+                self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+                return Err(self.refuse(rejection));
             }
-            OPEN => {
-                if let Err(rejection) = self.pass_open_gate() {
-                    shared.rejected.0.fetch_add(1, Ordering::Relaxed);
-                    return Err(self.refuse(rejection));
-                }
-            }
-            _ => {}
         }
         let (now, admitted) = self.update(|machine, now, facts| (now, machine.acquire(now, facts)));
         match admitted {
-            Ok(ticket) => Ok(Permit::new(self.clone(), ticket, measured.then_some(now))),
+            Ok(ticket) => {
+                let started = measured.then(|| self.0.instant(now));
+                Ok(Permit::new(self.clone(), ticket, started))
+            }
             Err(rejection) => Err(self.refuse(rejection)),
         }
     }
 
     /// Whether a permit would be granted now, without taking one. The refusal
     /// is counted and told of.
+    #[inline]
     pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
-        self.look(true).map_err(|rejection| self.refuse(rejection))
+        match self.look(true) {
+            Ok(()) => Ok(()),
+            Err(rejection) => Err(self.refuse(rejection)),
+        }
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
     /// [`refuse_deferred`](Self::refuse_deferred).
+    #[inline]
     pub(crate) fn look_ahead(&self) -> Result<(), Rejection> {
         self.look(false)
     }
@@ -290,7 +300,7 @@ impl Circuit {
         key: Option<u64>,
         waker: &std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
-        if matches!(self.0.gate.0.load(Ordering::Acquire) & KIND, CLOSED | CLEAN) {
+        if is_closed(self.0.gate.0.load(Ordering::Acquire)) {
             return Ok(());
         }
         let refused = self.update_core(|core, now, facts| {
@@ -315,19 +325,20 @@ impl Circuit {
         self.0.clock.sleep_until(deadline)
     }
 
+    #[inline]
     fn look(&self, counted: bool) -> Result<(), Rejection> {
-        let shared = &*self.0;
-        match shared.gate.0.load(Ordering::Acquire) & KIND {
-            CLOSED | CLEAN => return Ok(()),
-            OPEN => {
-                if let Err(rejection) = self.pass_open_gate() {
-                    if counted {
-                        shared.rejected.0.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return Err(rejection);
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        if is_closed(gate) { Ok(()) } else { self.look_closer(gate, counted) }
+    }
+
+    fn look_closer(&self, gate: u64, counted: bool) -> Result<(), Rejection> {
+        if gate & KIND == OPEN {
+            if let Err(rejection) = self.pass_open_gate() {
+                if counted {
+                    self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
                 }
+                return Err(rejection);
             }
-            _ => {}
         }
         self.update(|machine, now, facts| {
             machine.look(now, facts).inspect_err(|_| {
@@ -355,12 +366,13 @@ impl Circuit {
     }
 
     /// Takes a permit back. `now` is the time, if it was read already.
+    #[inline]
     fn settle(
         &self,
         ticket: Ticket,
         outcome: Option<Outcome>,
         latency: Option<Duration>,
-        now: Option<Time>,
+        now: Option<Instant>,
     ) {
         let shared = &*self.0;
         let judged = outcome.is_some() || shared.judges_drops;
@@ -368,27 +380,42 @@ impl Circuit {
             shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
         let end = End { outcome, slow: judged && is_long };
         let good = outcome == Some(Outcome::Success) && !end.slow && ticket.probe.is_none();
-        let counted = if good && self.is_clean_in(ticket.generation) {
+        if good && self.is_clean_in(ticket.generation) {
             shared.passed.0.fetch_add(1, Ordering::Relaxed);
-            Some(CallEnd::Success)
+            shared.tell_call(CallEnd::Success, false, latency);
         } else {
-            let now = now.unwrap_or_else(|| self.now());
-            self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts))
-        };
-        if let Some(counted) = counted {
-            let slow = end.slow && counted != CallEnd::Stale;
-            let call = Call { circuit: &shared.name, end: counted, slow, latency };
-            shared.observers.tell(|observer| observer.on_call(&call));
+            self.record(ticket, end, latency, now);
         }
     }
 
+    /// Takes a permit back where the machine has to hear of it.
+    fn record(&self, ticket: Ticket, end: End, latency: Option<Duration>, now: Option<Instant>) {
+        let now = self.time(now.unwrap_or_else(|| self.instant()));
+        let counted =
+            self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts));
+        if let Some(counted) = counted {
+            let slow = end.slow && counted != CallEnd::Stale;
+            self.0.tell_call(counted, slow, latency);
+        }
+    }
+
+    #[inline]
     fn is_clean_in(&self, generation: u64) -> bool {
         self.0.gate.0.load(Ordering::Acquire) == word(generation, Gate::Clean)
     }
 
-    /// The time since the circuit was made.
+    #[inline]
+    fn instant(&self) -> Instant {
+        self.0.clock.now()
+    }
+
+    /// An instant in the circuit's own time.
+    fn time(&self, instant: Instant) -> Time {
+        Time::from_elapsed(instant.saturating_duration_since(self.0.born))
+    }
+
     fn now(&self) -> Time {
-        Time::from_elapsed(self.0.clock.now().saturating_duration_since(self.0.born))
+        self.time(self.instant())
     }
 
     fn update<R>(&self, change: impl FnOnce(&mut Machine, Time, &mut Facts) -> R) -> R {
@@ -463,6 +490,15 @@ impl Shared {
         self.gate.0.store(word, Ordering::Release);
     }
 
+    #[inline]
+    fn tell_call(&self, end: CallEnd, slow: bool, latency: Option<Duration>) {
+        if self.observers.is_empty() {
+            return;
+        }
+        let call = Call { circuit: &self.name, end, slow, latency };
+        self.observers.tell(|observer| observer.on_call(&call));
+    }
+
     fn tell(&self, fact: Fact, rules: &Rules) {
         let name = &*self.name;
         match fact {
@@ -502,6 +538,11 @@ const ASK: u64 = 0;
 const CLOSED: u64 = 1;
 const CLEAN: u64 = 2;
 const OPEN: u64 = 3;
+
+/// Whether a gate lets everybody in.
+const fn is_closed(gate: u64) -> bool {
+    matches!(gate & KIND, CLOSED | CLEAN)
+}
 
 const fn word(generation: u64, gate: Gate) -> u64 {
     let kind = match gate {

@@ -1,9 +1,12 @@
 //! The right to one call.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::Circuit;
-use crate::{machine::Ticket, outcome::Outcome, time::Time};
+use crate::{machine::Ticket, outcome::Outcome};
 
 /// The right to one call, taken with
 /// [`Circuit::try_acquire`](Circuit::try_acquire).
@@ -35,35 +38,25 @@ pub struct Permit {
     /// Gone once it is settled.
     ticket: Option<Ticket>,
     /// When it was issued, if anybody wants to know how long the call took.
-    started: Option<Time>,
+    started: Option<Instant>,
 }
 
 impl Permit {
-    pub(super) fn new(circuit: Circuit, ticket: Ticket, started: Option<Time>) -> Self {
+    #[inline]
+    pub(super) fn new(circuit: Circuit, ticket: Ticket, started: Option<Instant>) -> Self {
         Self { circuit, ticket: Some(ticket), started }
     }
 
     /// Ends the call. Its duration, if a rule needs it, is the time since the
     /// permit was taken.
+    #[inline]
     pub fn record(mut self, outcome: Outcome) {
-        let latency = self.latency();
-        self.settle(Some(outcome), latency);
+        self.end(Some(outcome));
     }
 
     /// Ends the call as dropped, even while a panic unwinds.
     pub fn cancel(mut self) {
-        let latency = self.latency();
-        self.settle(None, latency);
-    }
-
-    /// Ends the call with what [`latency`](Self::latency) has just said.
-    pub(crate) fn record_with(mut self, outcome: Outcome, latency: Option<Duration>) {
-        self.settle(Some(outcome), latency);
-    }
-
-    /// How long ago it was taken, if that is measured.
-    pub(crate) fn latency(&self) -> Option<Duration> {
-        self.started.map(|started| self.circuit.now().since(started))
+        self.end(None);
     }
 
     /// The circuit it belongs to.
@@ -71,20 +64,36 @@ impl Permit {
         &self.circuit
     }
 
-    fn settle(&mut self, outcome: Option<Outcome>, latency: Option<Duration>) {
+    /// Ends the call, unless it has ended.
+    #[inline]
+    pub(crate) fn end(&mut self, outcome: Option<Outcome>) {
+        self.end_judged(|_| outcome);
+    }
+
+    /// Ends the call with an outcome that depends on how long it took, if that
+    /// is measured; unless it has ended. Should `judge` panic, it has failed.
+    #[inline]
+    pub(crate) fn end_judged(&mut self, judge: impl FnOnce(Option<Duration>) -> Option<Outcome>) {
+        if self.ticket.is_none() {
+            return;
+        }
+        let ended = self.started.map(|_| self.circuit.instant());
+        let latency = self
+            .started
+            .zip(ended)
+            .map(|(started, ended)| ended.saturating_duration_since(started));
+        let outcome = judge(latency);
         if let Some(ticket) = self.ticket.take() {
-            let ended = self.started.zip(latency).map(|(started, latency)| started.after(latency));
             self.circuit.settle(ticket, outcome, latency, ended);
         }
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            let outcome = thread::panicking().then_some(Outcome::Failure);
-            let latency = self.latency();
-            self.settle(outcome, latency);
+            self.end(thread::panicking().then_some(Outcome::Failure));
         }
     }
 }

@@ -67,6 +67,7 @@ impl HttpClassifier {
     ///     }
     /// });
     /// ```
+    #[inline]
     pub fn outcome(&self, view: HttpView<'_>) -> Outcome {
         let Ok((status, headers)) = view.result else { return Outcome::Failure };
         if self.slow_after.is_some_and(|slow| view.latency > slow) {

@@ -5,6 +5,7 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use crate::outcome::Outcome;
 
 /// Whether the headers are those of a gRPC response.
+#[inline]
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     const PREFIX: &[u8] = b"application/grpc";
     headers

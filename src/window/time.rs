@@ -15,27 +15,36 @@ pub(crate) struct TimeRing {
     span: u64,
     /// The number of the newest bucket.
     newest: u64,
+    newest_slot: usize,
+    /// When that one ends: until then there is nothing to divide.
+    newest_until: Time,
     counts: Counts,
 }
 
 impl TimeRing {
     pub(crate) fn new(span: Duration, buckets: u32) -> Self {
-        Self {
+        let mut ring = Self {
             buckets: vec![Counts::default(); buckets as usize].into_boxed_slice(),
             span: nanos(span),
             newest: 0,
+            newest_slot: 0,
+            newest_until: Time::ZERO,
             counts: Counts::default(),
-        }
+        };
+        ring.newest_until = ring.end(0);
+        ring
     }
 
     pub(crate) fn record(&mut self, sample: Sample, now: Time) {
         self.expire(now);
-        let slot = self.slot(self.newest);
-        self.buckets[slot].add(sample);
+        self.buckets[self.newest_slot].add(sample);
         self.counts.add(sample);
     }
 
     pub(crate) fn expire(&mut self, now: Time) {
+        if now < self.newest_until {
+            return;
+        }
         let number = self.number(now);
         if number <= self.newest {
             return;
@@ -50,6 +59,8 @@ impl TimeRing {
             }
         }
         self.newest = number;
+        self.newest_slot = self.slot(number);
+        self.newest_until = self.end(number);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -78,6 +89,13 @@ impl TimeRing {
     fn slot(&self, number: u64) -> usize {
         // Below the number of buckets, which came from a u32.
         (number % self.len()) as usize
+    }
+
+    /// The first instant after a bucket.
+    fn end(&self, number: u64) -> Time {
+        let end = (u128::from(number) + 1) * u128::from(self.span);
+        let end = end.div_ceil(u128::from(self.len()));
+        Time::from_nanos(u64::try_from(end).unwrap_or(u64::MAX))
     }
 
     fn number(&self, now: Time) -> u64 {
