@@ -128,7 +128,7 @@ impl fmt::Display for Cause {
                 write!(f, ", and {required} must succeed")
             }
             Self::Tripped => f.write_str("it was tripped by hand"),
-            Self::WaitOver { waited } => write!(f, "the wait of {waited:?} was over"),
+            Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
             Self::ProbesSucceeded { successes } => write!(f, "{successes} probes succeeded"),
             Self::Reset => f.write_str("it was reset by hand"),

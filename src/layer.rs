@@ -123,16 +123,17 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     /// ```
     /// use http::{Response, StatusCode};
     /// use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Config};
+    /// # use std::convert::Infallible;
     /// # use http::Request;
     /// # use tower::{Layer, Service, ServiceExt, service_fn};
-    /// # fn main() -> Result<(), std::convert::Infallible> {
+    /// # fn main() -> Result<(), Infallible> {
     /// let layer = CircuitBreakerLayer::new(Config::default()).fallback(|open: CircuitOpen| {
     ///     let mut response = Response::new(format!("{} is down", open.name()));
     ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     ///     response
     /// });
     /// # layer.circuit().trip();
-    /// # let inner = service_fn(async |_: Request<()>| Ok(Response::new(String::new())));
+    /// # let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     /// # let response = runtime.block_on(layer.layer(inner).oneshot(Request::new(())))?;
     /// # assert_eq!(response.into_body(), "default is down");
@@ -153,16 +154,17 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     /// ```
     /// use http::{Request, Response};
     /// use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Config};
+    /// # use std::convert::Infallible;
     /// # use tower::{Layer, Service, ServiceExt, service_fn};
     /// # async fn cached(path: &str) -> String { path.to_owned() }
-    /// # fn main() -> Result<(), std::convert::Infallible> {
+    /// # fn main() -> Result<(), Infallible> {
     /// let layer = CircuitBreakerLayer::new(Config::default()).fallback_with(
     ///     |request: Request<()>, _open| async move {
     ///         Response::new(cached(request.uri().path()).await)
     ///     },
     /// );
     /// # layer.circuit().trip();
-    /// # let inner = service_fn(async |_: Request<()>| Ok(Response::new(String::new())));
+    /// # let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     /// # let response = runtime.block_on(layer.layer(inner).oneshot(Request::new(())))?;
     /// # assert_eq!(response.into_body(), "/");

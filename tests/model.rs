@@ -1,1 +1,1185 @@
+//! The circuit against a model of it: slow, obvious, and written from the
+//! design alone.
+//!
+//! The model keeps every call, every state it ever was in and every judged
+//! outcome, and works out each answer from all of them each time it is asked.
+//! A random configuration and a random history drive both; after every step
+//! they must agree on all that a caller, a reader or an observer can see.
+//! Threads, wakers and the service around a circuit are tested elsewhere.
 
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use tower_breaker::{
+    Backoff, Cancellation, Cause, Circuit, Config, ConfigBuilder, ManualClock, Observer, Outcome,
+    Override, OverrideKind, Permit, Probes, State, Transition, Window,
+};
+
+#[test]
+fn the_circuit_and_the_model_agree_after_every_step() {
+    let reached = RefCell::new(BTreeSet::new());
+    for_all(10_000, case(), |(setup, history)| {
+        let mut bench = Bench::new(&setup);
+        let mut model = Model::new(setup);
+        for (step, op) in history.iter().enumerate() {
+            let answers = both(&mut bench, &mut model, op);
+            prop_assert_eq!(answers.0, answers.1, "the answer at step {}, {:?}", step, op);
+            let view = bench.view();
+            prop_assert_eq!(&view, &model.view(), "the view after step {}, {:?}", step, op);
+            prop_assert_eq!(bench.circuit.state(), view.state, "state() after step {}", step);
+            prop_assert_eq!(bench.view(), view, "the second reading after step {}", step);
+            prop_assert_eq!(bench.moves(), model.moves.clone(), "the moves by step {}", step);
+        }
+        let mut reached = reached.borrow_mut();
+        reached.extend(model.moves.iter().map(|moved| moved.cause.0));
+        reached.extend(model.tally().into_iter().filter(|(_, n)| *n > 0).map(|(name, _)| name));
+        Ok(())
+    });
+    // Agreeing proves nothing about what never happened.
+    for cause in CAUSES {
+        assert!(reached.borrow().contains(cause), "no history moved by {cause}");
+    }
+    for (name, _) in Model::new(Setup::plain()).tally() {
+        assert!(reached.borrow().contains(name), "no history counted {name}");
+    }
+}
+
+#[test]
+fn a_circuit_that_is_never_read_ends_up_the_same() {
+    for_all(1_000, case(), |(setup, history)| {
+        let mut bench = Bench::new(&setup);
+        let mut model = Model::new(setup);
+        for op in &history {
+            let answers = both(&mut bench, &mut model, op);
+            prop_assert_eq!(answers.0, answers.1);
+        }
+        prop_assert_eq!(bench.moves(), model.moves.clone());
+        prop_assert_eq!(bench.view(), model.view());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_jittered_wait_keeps_within_its_share_and_is_kept_to_the_nanosecond() {
+    let ends = prop::collection::vec(0..3u8, 1..16);
+    let episodes = (waits(), 1..100u32, any::<u64>(), ends);
+    for_all(1_000, episodes, |(waits, percent, seed, ends)| {
+        let jitter = f64::from(percent) / 100.0;
+        let setup = Setup { waits, probes: 1, successes: 1, ..Setup::plain() };
+        let bench = Bench::with(&setup, |config| {
+            config.open_for(setup.waits.to_backoff().jitter(jitter).seed(seed))
+        });
+        bench.circuit.trip();
+        let mut step = 0;
+        for end in ends {
+            let opened = bench.moves().pop().expect("it has just opened");
+            prop_assert_eq!(opened.to, State::Open);
+            let wait = opened.open_for.expect("an opening says for how long");
+            let base = waits.nth(step) as f64;
+            prop_assert!(wait as f64 >= (base * (1.0 - jitter)).floor() - 1.0);
+            prop_assert!(wait as f64 <= (base * (1.0 + jitter)).ceil() + 1.0);
+
+            bench.clock.advance(Duration::from_nanos(wait - 1));
+            let refusal = bench.circuit.try_acquire().expect_err("a nanosecond is left");
+            prop_assert_eq!(refusal.retry_after(), Some(Duration::from_nanos(1)));
+            bench.clock.advance(Duration::from_nanos(1));
+            let probe = bench.circuit.try_acquire().expect("the wait is over");
+            step = match end {
+                0 => {
+                    probe.record(Outcome::Success);
+                    bench.circuit.trip();
+                    0
+                }
+                1 => {
+                    probe.record(Outcome::Failure);
+                    step + 1
+                }
+                _ => {
+                    bench.circuit.trip();
+                    step + 1
+                }
+            };
+        }
+        Ok(())
+    });
+}
+
+/// Tries a law on so many cases, or more if the environment asks for more.
+fn for_all<S: Strategy>(
+    cases: u32,
+    strategy: S,
+    law: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let default = ProptestConfig::default();
+    let cases = cases.max(default.cases);
+    let config = ProptestConfig { cases, failure_persistence: None, ..default };
+    if let Err(error) = TestRunner::new(config).run(&strategy, law) {
+        panic!("{error}");
+    }
+}
+
+// What happens ---------------------------------------------------------------
+
+/// One thing that happens to a circuit.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// The call stays in flight.
+    Acquire,
+    /// The call ends after so long, if it is admitted.
+    Call(End, Mark, i8),
+    /// Ends one of the calls in flight.
+    Finish(usize, End),
+    Advance(Mark, i8),
+    Trip,
+    Reset,
+    Lay(OverrideKind, Expiry),
+    Clear,
+}
+
+/// How a call ends: with an outcome, or dropped.
+type End = Option<Outcome>;
+
+/// A stretch of time that means something to a configuration.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    Nothing,
+    SlowThreshold,
+    FirstWait,
+    LongestWait,
+    Lease,
+    Span,
+    Sustained,
+    /// Until the next bucket of the window begins.
+    NextBucket,
+    /// Until the next step of the recent share begins.
+    NextStep,
+    /// Until the next wait, lease or override is over.
+    Deadline,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Expiry {
+    AsItComes,
+    In(u64),
+    UntilCleared,
+}
+
+/// What `Op::Acquire` and `Op::Call` are answered: admitted, or refused by
+/// which state and until when.
+type Answer = Option<Result<(), (State, Option<u64>)>>;
+
+/// Does the same to both.
+fn both(bench: &mut Bench, model: &mut Model, op: &Op) -> (Answer, Answer) {
+    let advance = |bench: &mut Bench, model: &mut Model, mark, off| {
+        let by = model.length(mark).saturating_add_signed(i64::from(off));
+        bench.clock.advance(Duration::from_nanos(by));
+        model.now += by;
+    };
+    match *op {
+        Op::Acquire => return (bench.acquire(), model.acquire()),
+        Op::Call(end, mark, off) => {
+            let answers = (bench.acquire(), model.acquire());
+            if answers == (Some(Ok(())), Some(Ok(()))) {
+                advance(bench, model, mark, off);
+                let last = model.in_flight.len() - 1;
+                bench.finish(last, end);
+                model.finish(last, end);
+            }
+            return answers;
+        }
+        Op::Finish(pick, end) => {
+            if !model.in_flight.is_empty() {
+                let pick = pick % model.in_flight.len();
+                bench.finish(pick, end);
+                model.finish(pick, end);
+            }
+        }
+        Op::Advance(mark, off) => advance(bench, model, mark, off),
+        Op::Trip => {
+            bench.circuit.trip();
+            model.trip();
+        }
+        Op::Reset => {
+            bench.circuit.reset();
+            model.reset();
+        }
+        Op::Lay(kind, expiry) => {
+            bench.lay(kind, expiry);
+            model.lay(kind, expiry);
+        }
+        Op::Clear => {
+            bench.circuit.clear_override();
+            model.clear();
+        }
+    }
+    (None, None)
+}
+
+// What both show -------------------------------------------------------------
+
+/// A snapshot, in nanoseconds since the circuit was made.
+#[derive(Clone, Debug, PartialEq)]
+struct View {
+    state: State,
+    /// Since birth.
+    generation: u64,
+    since: u64,
+    retry_after: Option<u64>,
+    cause: Option<Evidence>,
+    window: Rates,
+    progress: Option<Progress>,
+    totals: Tally,
+    /// The override, and what is left of it.
+    laid: Option<(OverrideKind, Option<u64>)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Rates {
+    calls: u64,
+    failures: u64,
+    slow: u64,
+    failure_rate: Option<f64>,
+    slow_rate: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Progress {
+    permits_left: u32,
+    in_flight: u32,
+    successes: u32,
+    failures: u32,
+}
+
+type Tally = [(&'static str, u64); 9];
+
+/// A transition, as an observer was told of it.
+#[derive(Clone, Debug, PartialEq)]
+struct Move {
+    from: State,
+    to: State,
+    cause: Evidence,
+    generation: u64,
+    at: u64,
+    open_for: Option<u64>,
+}
+
+/// A cause's label, and the numbers it gives as proof.
+type Evidence = (&'static str, Vec<u64>);
+
+const CAUSES: [&str; 8] = [
+    "failure-rate",
+    "consecutive-failures",
+    "slow-call-rate",
+    "probes-failed",
+    "tripped",
+    "wait-over",
+    "probes-succeeded",
+    "reset",
+];
+
+fn evidence(cause: &Cause) -> Evidence {
+    let parts = |share: f64| (share * 1e6).round() as u64;
+    let proof = match *cause {
+        Cause::FailureRate { failures, calls, threshold, .. } => {
+            vec![failures, calls, parts(threshold)]
+        }
+        Cause::ConsecutiveFailures { failures, threshold, .. } => {
+            vec![failures.into(), threshold.into()]
+        }
+        Cause::SlowCallRate { slow, calls, threshold, slower_than, .. } => {
+            vec![slow, calls, parts(threshold), nanos(slower_than)]
+        }
+        Cause::ProbesFailed { failures, timed_out, probes, required, .. } => {
+            vec![failures.into(), timed_out.into(), probes.into(), required.into()]
+        }
+        Cause::WaitOver { waited, .. } => vec![nanos(waited)],
+        Cause::ProbesSucceeded { successes, .. } => vec![successes.into()],
+        _ => vec![],
+    };
+    (cause.label(), proof)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("no history lasts that long")
+}
+
+// The configuration ----------------------------------------------------------
+
+/// A configuration in plain numbers; times in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    window: Kept,
+    minimum: u64,
+    failure_rate: Option<Share>,
+    sustained: u64,
+    consecutive: Option<u32>,
+    slow: Option<(u64, Share)>,
+    waits: Waits,
+    probes: u32,
+    successes: u32,
+    lease: Option<u64>,
+    by_age: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    Calls(u32),
+    Time { span: u64, buckets: u32 },
+}
+
+/// So many out of so many.
+#[derive(Clone, Copy, Debug)]
+struct Share(u64, u64);
+
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    first: u64,
+    longest: u64,
+    factor: Share,
+}
+
+impl Setup {
+    fn plain() -> Self {
+        Self {
+            window: Kept::Calls(1),
+            minimum: 1,
+            failure_rate: Some(Share(1, 1)),
+            sustained: 0,
+            consecutive: None,
+            slow: None,
+            waits: Waits { first: MS, longest: MS, factor: Share(1, 1) },
+            probes: 1,
+            successes: 1,
+            lease: None,
+            by_age: true,
+        }
+    }
+
+    fn to_builder(self) -> ConfigBuilder {
+        let mut config = Config::builder("model")
+            .window(match self.window {
+                Kept::Calls(calls) => Window::count(calls),
+                Kept::Time { span, buckets } => {
+                    Window::time(Duration::from_nanos(span)).buckets(buckets)
+                }
+            })
+            .minimum_calls(self.minimum)
+            .sustained_for(Duration::from_nanos(self.sustained))
+            .open_for(self.waits.to_backoff())
+            .cancellation(match self.by_age {
+                true => Cancellation::ByAge,
+                false => Cancellation::Neutral,
+            });
+        config = match self.failure_rate {
+            Some(share) => config.failure_rate(share.fraction()),
+            None => config.no_failure_rate(),
+        };
+        if let Some(failures) = self.consecutive {
+            config = config.consecutive_failures(failures);
+        }
+        if let Some((threshold, share)) = self.slow {
+            config = config.slow_calls(Duration::from_nanos(threshold), share.fraction());
+        }
+        let mut probes = Probes::new(self.probes).successes(self.successes);
+        if let Some(lease) = self.lease {
+            probes = probes.lease(Duration::from_nanos(lease));
+        }
+        config.probes(probes)
+    }
+}
+
+impl Share {
+    fn fraction(self) -> f64 {
+        self.0 as f64 / self.1 as f64
+    }
+
+    /// In parts of a million, rounded down.
+    fn parts(self) -> u64 {
+        self.0 * 1_000_000 / self.1
+    }
+
+    fn reached_by(self, part: usize, whole: usize) -> bool {
+        whole > 0 && part as u64 * 1_000_000 >= self.parts() * whole as u64
+    }
+}
+
+impl Waits {
+    fn to_backoff(self) -> Backoff {
+        let first = Duration::from_nanos(self.first);
+        if self.first == self.longest {
+            return Backoff::fixed(first);
+        }
+        Backoff::exponential(first, Duration::from_nanos(self.longest))
+            .factor(self.factor.fraction())
+            .jitter(0.0)
+    }
+
+    fn nth(self, step: u32) -> u64 {
+        let (mut over, mut under) = (u128::from(self.first), 1);
+        for _ in 0..step {
+            over *= u128::from(self.factor.0);
+            under *= u128::from(self.factor.1);
+            if over / under >= u128::from(self.longest) {
+                return self.longest;
+            }
+        }
+        (over / under) as u64
+    }
+}
+
+// The circuit ----------------------------------------------------------------
+
+/// The real circuit, on a clock that stands still.
+struct Bench {
+    circuit: Circuit,
+    clock: ManualClock,
+    born: Instant,
+    first_generation: u64,
+    log: Log,
+    permits: Vec<Permit>,
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Transition>>>);
+
+impl Observer for Log {
+    fn on_transition(&self, transition: &Transition) {
+        self.0.lock().expect("nobody panics with it").push(transition.clone());
+    }
+}
+
+impl Bench {
+    fn new(setup: &Setup) -> Self {
+        Self::with(setup, |config| config)
+    }
+
+    fn with(setup: &Setup, change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        let (clock, log) = (ManualClock::new(), Log::default());
+        let config = change(setup.to_builder()).clock(&clock).observer(log.clone()).build();
+        let circuit = Circuit::new(config.expect("the setup is valid"));
+        let first_generation = circuit.snapshot().generation;
+        Self { born: clock.now(), circuit, clock, first_generation, log, permits: Vec::new() }
+    }
+
+    fn acquire(&mut self) -> Answer {
+        Some(match self.circuit.try_acquire() {
+            Ok(permit) => {
+                self.permits.push(permit);
+                Ok(())
+            }
+            Err(open) => Err((open.state(), open.retry_after().map(nanos))),
+        })
+    }
+
+    fn finish(&mut self, pick: usize, end: End) {
+        let permit = self.permits.remove(pick);
+        match end {
+            Some(outcome) => permit.record(outcome),
+            None => drop(permit),
+        }
+    }
+
+    fn lay(&self, kind: OverrideKind, expiry: Expiry) {
+        let laid = match kind {
+            OverrideKind::ForceOpen => Override::force_open(),
+            OverrideKind::ForceClosed => Override::force_closed(),
+            _ => Override::observe_only(),
+        };
+        self.circuit.set_override(match expiry {
+            Expiry::AsItComes => laid,
+            Expiry::In(left) => laid.expires_in(Duration::from_nanos(left)),
+            Expiry::UntilCleared => laid.until_cleared(),
+        });
+    }
+
+    fn view(&self) -> View {
+        let seen = self.circuit.snapshot();
+        View {
+            state: seen.state,
+            generation: seen.generation - self.first_generation,
+            since: self.offset(seen.since),
+            retry_after: seen.retry_after.map(nanos),
+            cause: seen.cause.as_ref().map(evidence),
+            window: Rates {
+                calls: seen.window.calls,
+                failures: seen.window.failures,
+                slow: seen.window.slow,
+                failure_rate: seen.window.failure_rate,
+                slow_rate: seen.window.slow_rate,
+            },
+            progress: seen.probes.map(|probes| Progress {
+                permits_left: probes.permits_left,
+                in_flight: probes.in_flight,
+                successes: probes.successes,
+                failures: probes.failures,
+            }),
+            totals: [
+                ("success", seen.totals.success),
+                ("failure", seen.totals.failure),
+                ("slow", seen.totals.slow),
+                ("ignored", seen.totals.ignored),
+                ("cancelled", seen.totals.cancelled),
+                ("stale", seen.totals.stale),
+                ("rejected", seen.totals.rejected),
+                ("would_reject", seen.totals.would_reject),
+                ("opened", seen.totals.opened),
+            ],
+            laid: seen.active_override.map(|laid| (laid.kind, laid.expires_in.map(nanos))),
+        }
+    }
+
+    fn moves(&self) -> Vec<Move> {
+        let log = self.log.0.lock().expect("nobody panics with it");
+        log.iter()
+            .map(|told| Move {
+                from: told.from,
+                to: told.to,
+                cause: evidence(&told.cause),
+                generation: told.generation - self.first_generation,
+                at: self.offset(told.at),
+                open_for: told.open_for.map(nanos),
+            })
+            .collect()
+    }
+
+    fn offset(&self, instant: Instant) -> u64 {
+        nanos(instant.duration_since(self.born))
+    }
+}
+
+// The model ------------------------------------------------------------------
+
+/// All that ever happened. Nothing is added up before somebody asks.
+#[derive(Clone)]
+struct Model {
+    setup: Setup,
+    now: u64,
+    /// Every state there was, the present one last. An era's index is its
+    /// generation.
+    eras: Vec<Era>,
+    /// Every call that was admitted.
+    calls: Vec<Call>,
+    /// Which of them have not ended.
+    in_flight: Vec<usize>,
+    /// Every outcome that entered a window, in order.
+    judged: Vec<Judged>,
+    moves: Vec<Move>,
+    rejected: u64,
+    would_reject: u64,
+    laid: Option<Laid>,
+}
+
+#[derive(Clone)]
+struct Era {
+    state: State,
+    since: u64,
+    /// While open: until when, and why; while half-open: what it was.
+    wait: u64,
+    cause: Option<Evidence>,
+}
+
+#[derive(Clone)]
+struct Call {
+    generation: usize,
+    acquired: u64,
+    /// What the machine makes of it, if it is a probe.
+    probe: Option<Fate>,
+    /// As what the totals count it.
+    counted: Option<&'static str>,
+    slow: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Outstanding,
+    Succeeded,
+    Failed,
+    TimedOut,
+    GivenBack,
+}
+
+#[derive(Clone)]
+struct Judged {
+    generation: usize,
+    at: u64,
+    failed: bool,
+    slow: bool,
+    cancelled: bool,
+}
+
+#[derive(Clone)]
+struct Laid {
+    kind: OverrideKind,
+    at: u64,
+    expires_in: Option<u64>,
+}
+
+impl Model {
+    fn new(setup: Setup) -> Self {
+        Self {
+            setup,
+            now: 0,
+            eras: vec![Era { state: State::Closed, since: 0, wait: 0, cause: None }],
+            calls: Vec::new(),
+            in_flight: Vec::new(),
+            judged: Vec::new(),
+            moves: Vec::new(),
+            rejected: 0,
+            would_reject: 0,
+            laid: None,
+        }
+    }
+
+    // What is done to it.
+
+    fn acquire(&mut self) -> Answer {
+        self.let_leases_end();
+        let answer = match self.in_force() {
+            Some((OverrideKind::ForceOpen, _)) => Err((State::Open, self.retry_after())),
+            Some((OverrideKind::ForceClosed, _)) => Ok(None),
+            Some((_, _)) => self.admit().or_else(|_| {
+                self.would_reject += 1;
+                Ok(None)
+            }),
+            None => self.admit(),
+        };
+        Some(match answer {
+            Ok(probe) => {
+                self.in_flight.push(self.calls.len());
+                let (generation, acquired) = (self.generation(), self.now);
+                self.calls.push(Call { generation, acquired, probe, counted: None, slow: false });
+                Ok(())
+            }
+            Err(refusal) => {
+                self.rejected += 1;
+                Err(refusal)
+            }
+        })
+    }
+
+    /// The machine's own decision.
+    fn admit(&mut self) -> Result<Option<Fate>, (State, Option<u64>)> {
+        let era = self.era().clone();
+        if era.state == State::Closed {
+            return Ok(None);
+        }
+        if era.state == State::Open && self.now >= era.since + era.wait {
+            let half_open = Era { state: State::HalfOpen, since: self.now, ..era };
+            self.go(half_open, ("wait-over", vec![era.wait]));
+        }
+        if self.era().state == State::HalfOpen && self.permits_left() > 0 {
+            return Ok(Some(Fate::Outstanding));
+        }
+        Err((self.era().state, self.own_retry_after()))
+    }
+
+    fn finish(&mut self, pick: usize, end: End) {
+        self.let_leases_end();
+        let index = self.in_flight.remove(pick);
+        let call = self.calls[index].clone();
+        if call.probe == Some(Fate::TimedOut) {
+            return;
+        }
+        if call.generation != self.generation() {
+            self.calls[index].counted = Some("stale");
+            return;
+        }
+        let overdue =
+            self.setup.slow.is_some_and(|(threshold, _)| self.now - call.acquired > threshold);
+        let (counted, slow) = match end {
+            Some(Outcome::Success) => ("success", overdue),
+            Some(Outcome::Failure) => ("failure", overdue),
+            Some(Outcome::Ignored) => ("ignored", false),
+            None => ("cancelled", overdue && self.setup.by_age),
+        };
+        self.calls[index].counted = Some(counted);
+        self.calls[index].slow = slow;
+        if matches!(self.in_force(), Some((OverrideKind::ForceClosed, _))) {
+            return;
+        }
+        let failed = counted == "failure";
+        let decides = failed || counted == "success" || slow;
+        if call.probe.is_some() {
+            self.calls[index].probe = Some(match decides {
+                true if failed || slow => Fate::Failed,
+                true => Fate::Succeeded,
+                false => Fate::GivenBack,
+            });
+            self.decide_on_probes(self.now);
+        } else if self.era().state == State::Closed && decides {
+            let (generation, at) = (self.generation(), self.now);
+            let cancelled = counted == "cancelled";
+            self.judged.push(Judged { generation, at, failed, slow, cancelled });
+            self.decide_on_rules();
+        }
+    }
+
+    fn trip(&mut self) {
+        self.let_leases_end();
+        if self.era().state != State::Open {
+            self.open(self.now, ("tripped", vec![]));
+        }
+    }
+
+    fn reset(&mut self) {
+        self.let_leases_end();
+        let closed = Era { state: State::Closed, since: self.now, wait: 0, cause: None };
+        if self.era().state == State::Closed {
+            self.eras.push(closed);
+        } else {
+            self.go(closed, ("reset", vec![]));
+        }
+    }
+
+    fn lay(&mut self, kind: OverrideKind, expiry: Expiry) {
+        self.let_leases_end();
+        let expires_in = match expiry {
+            Expiry::AsItComes => Some(HOUR),
+            Expiry::In(left) => Some(left),
+            Expiry::UntilCleared => None,
+        };
+        self.laid = Some(Laid { kind, at: self.now, expires_in });
+    }
+
+    fn clear(&mut self) {
+        self.let_leases_end();
+        self.laid = None;
+    }
+
+    // What it decides.
+
+    /// Leases end at their own instants, whenever it is noticed.
+    fn let_leases_end(&mut self) {
+        while let Some(end) = self.next_lease_end().filter(|end| *end <= self.now) {
+            let lease = self.lease();
+            for index in self.probes_that(Fate::Outstanding) {
+                let call = &mut self.calls[index];
+                if call.acquired + lease == end {
+                    call.probe = Some(Fate::TimedOut);
+                    call.counted.get_or_insert("failure");
+                }
+            }
+            self.decide_on_probes(end);
+        }
+    }
+
+    fn decide_on_probes(&mut self, at: u64) {
+        let Setup { probes, successes: required, .. } = self.setup;
+        let successes = self.count_probes_that(Fate::Succeeded);
+        let timed_out = self.count_probes_that(Fate::TimedOut);
+        let failures = timed_out + self.count_probes_that(Fate::Failed);
+        if successes >= required {
+            let closed = Era { state: State::Closed, since: at, wait: 0, cause: None };
+            self.go(closed, ("probes-succeeded", vec![successes.into()]));
+        } else if probes - failures < required {
+            let proof = [failures, timed_out, probes, required].map(u64::from);
+            self.open(at, ("probes-failed", proof.to_vec()));
+        }
+    }
+
+    fn decide_on_rules(&mut self) {
+        let of_now = self.judged_now();
+        let window = self.window_of(&of_now, self.now);
+        let failures = window.iter().filter(|call| call.failed).count();
+        let slow = window.iter().filter(|call| call.slow).count();
+        let run = of_now.iter().rev().filter(|call| !call.cancelled);
+        let run = run.take_while(|call| call.failed).count();
+        let trips = |share: Share, bad: fn(&Judged) -> bool| {
+            let hits = window.iter().filter(|call| bad(call)).count();
+            window.len() as u64 >= self.setup.minimum
+                && share.reached_by(hits, window.len())
+                && self.is_sustained(share, bad)
+        };
+        let proof = |numbers: [usize; 2]| numbers.map(|number| number as u64).to_vec();
+        let mut cause = None;
+        if let Some(share) = self.setup.failure_rate {
+            if trips(share, |call| call.failed) {
+                let numbers = [proof([failures, window.len()]), vec![share.parts()]];
+                cause = Some(("failure-rate", numbers.concat()));
+            }
+        }
+        if let (None, Some(enough)) = (&cause, self.setup.consecutive) {
+            if run >= enough as usize {
+                cause = Some(("consecutive-failures", proof([run, enough as usize])));
+            }
+        }
+        if let (None, Some((threshold, share))) = (&cause, self.setup.slow) {
+            if trips(share, |call| call.slow) {
+                let numbers = [proof([slow, window.len()]), vec![share.parts(), threshold]];
+                cause = Some(("slow-call-rate", numbers.concat()));
+            }
+        }
+        if let Some(cause) = cause {
+            self.open(self.now, cause);
+        }
+    }
+
+    /// Whether the trouble has lasted for long enough, and is recent.
+    fn is_sustained(&self, share: Share, bad: fn(&Judged) -> bool) -> bool {
+        if self.setup.sustained == 0 {
+            return true;
+        }
+        let of_now = self.judged_now();
+        let begins = |index: &usize| {
+            let call = &of_now[*index];
+            bad(call) && !self.window_of(&of_now[..*index], call.at).iter().any(bad)
+        };
+        let Some(first) = (0..of_now.len()).rfind(begins) else {
+            return false;
+        };
+        let step = |at| bucket(at, 2 * self.setup.sustained, 8);
+        let recent: Vec<_> =
+            of_now[first..].iter().filter(|call| step(call.at) + 8 > step(self.now)).collect();
+        let hits = recent.iter().filter(|call| bad(call)).count();
+        self.now - of_now[first].at >= self.setup.sustained && share.reached_by(hits, recent.len())
+    }
+
+    fn open(&mut self, at: u64, cause: Evidence) {
+        let since_closed = self.eras.iter().rev().take_while(|era| era.state != State::Closed);
+        let step = since_closed.filter(|era| era.state == State::HalfOpen).count();
+        let wait = self.setup.waits.nth(step as u32);
+        let open = Era { state: State::Open, since: at, wait, cause: Some(cause.clone()) };
+        self.go(open, cause);
+    }
+
+    fn go(&mut self, era: Era, cause: Evidence) {
+        self.moves.push(Move {
+            from: self.era().state,
+            to: era.state,
+            cause,
+            generation: self.eras.len() as u64,
+            at: era.since,
+            open_for: (era.state == State::Open).then_some(era.wait),
+        });
+        self.eras.push(era);
+    }
+
+    // What it shows.
+
+    /// Time goes on for a reader too, but only in what is read.
+    fn view(&self) -> View {
+        let mut seen = self.clone();
+        seen.let_leases_end();
+        let era = seen.era();
+        View {
+            state: era.state,
+            generation: seen.generation() as u64,
+            since: era.since,
+            retry_after: seen.retry_after(),
+            cause: era.cause.clone(),
+            window: seen.rates(),
+            progress: (era.state == State::HalfOpen).then(|| Progress {
+                permits_left: seen.permits_left(),
+                in_flight: seen.count_probes_that(Fate::Outstanding),
+                successes: seen.count_probes_that(Fate::Succeeded),
+                failures: seen.count_probes_that(Fate::Failed)
+                    + seen.count_probes_that(Fate::TimedOut),
+            }),
+            totals: seen.tally(),
+            laid: seen.in_force(),
+        }
+    }
+
+    fn rates(&self) -> Rates {
+        let window = self.window_of(&self.judged_now(), self.now);
+        let calls = window.len() as u64;
+        let count = |bad: fn(&&Judged) -> bool| window.iter().filter(bad).count() as u64;
+        let (failures, slow) = (count(|call| call.failed), count(|call| call.slow));
+        let known = calls > 0 && calls >= self.setup.minimum;
+        Rates {
+            calls,
+            failures,
+            slow,
+            failure_rate: known.then(|| failures as f64 / calls as f64),
+            slow_rate: (known && self.setup.slow.is_some()).then(|| slow as f64 / calls as f64),
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        let counted = |as_what| {
+            let calls = self.calls.iter().filter(|call| call.counted == Some(as_what));
+            (as_what, calls.count() as u64)
+        };
+        let slow = self.calls.iter().filter(|call| call.slow).count() as u64;
+        let opened = self.eras.iter().filter(|era| era.state == State::Open).count() as u64;
+        [
+            counted("success"),
+            counted("failure"),
+            ("slow", slow),
+            counted("ignored"),
+            counted("cancelled"),
+            counted("stale"),
+            ("rejected", self.rejected),
+            ("would_reject", self.would_reject),
+            ("opened", opened),
+        ]
+    }
+
+    /// The override that holds, and what is left of it.
+    fn in_force(&self) -> Option<(OverrideKind, Option<u64>)> {
+        let laid = self.laid.as_ref()?;
+        match laid.expires_in {
+            None => Some((laid.kind, None)),
+            Some(expires_in) if self.now >= laid.at + expires_in => None,
+            Some(expires_in) => Some((laid.kind, Some(laid.at + expires_in - self.now))),
+        }
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        match self.in_force() {
+            Some((OverrideKind::ForceOpen, left)) => {
+                left.map(|left| left.max(self.own_retry_after().unwrap_or(0)))
+            }
+            _ => self.own_retry_after(),
+        }
+    }
+
+    fn own_retry_after(&self) -> Option<u64> {
+        let era = self.era();
+        match era.state {
+            State::Closed => None,
+            State::Open => Some((era.since + era.wait).saturating_sub(self.now)),
+            State::HalfOpen if self.permits_left() > 0 => None,
+            State::HalfOpen => self.next_lease_end().map(|end| end - self.now),
+        }
+    }
+
+    // What it is asked for in all of these.
+
+    fn era(&self) -> &Era {
+        self.eras.last().expect("there is always a state")
+    }
+
+    fn generation(&self) -> usize {
+        self.eras.len() - 1
+    }
+
+    fn lease(&self) -> u64 {
+        self.setup.lease.unwrap_or(self.era().wait.max(10 * SECOND))
+    }
+
+    fn next_lease_end(&self) -> Option<u64> {
+        let outstanding = self.probes_that(Fate::Outstanding);
+        outstanding.into_iter().map(|index| self.calls[index].acquired + self.lease()).min()
+    }
+
+    fn permits_left(&self) -> u32 {
+        let taken = self.calls.iter().filter(|call| {
+            call.generation == self.generation()
+                && call.probe.is_some_and(|fate| fate != Fate::GivenBack)
+        });
+        self.setup.probes - taken.count() as u32
+    }
+
+    /// Of this episode.
+    fn probes_that(&self, fate: Fate) -> Vec<usize> {
+        let is = |call: &Call| call.generation == self.generation() && call.probe == Some(fate);
+        (0..self.calls.len()).filter(|index| is(&self.calls[*index])).collect()
+    }
+
+    fn count_probes_that(&self, fate: Fate) -> u32 {
+        self.probes_that(fate).len() as u32
+    }
+
+    /// What has entered the window since it was last emptied.
+    fn judged_now(&self) -> Vec<Judged> {
+        let judged = self.judged.iter().filter(|call| call.generation == self.generation());
+        judged.cloned().collect()
+    }
+
+    /// Those of `judged`, all there were, that the window holds at `now`.
+    fn window_of(&self, judged: &[Judged], now: u64) -> Vec<Judged> {
+        match self.setup.window {
+            Kept::Calls(calls) => judged[judged.len().saturating_sub(calls as usize)..].to_vec(),
+            Kept::Time { span, buckets } => {
+                let of = |at| bucket(at, span, buckets);
+                let held = |call: &&Judged| of(call.at) + u128::from(buckets) > of(now);
+                judged.iter().filter(held).cloned().collect()
+            }
+        }
+    }
+
+    /// How long a mark is, here and now.
+    fn length(&self, mark: Mark) -> u64 {
+        match mark {
+            Mark::Nothing => 0,
+            Mark::SlowThreshold => self.setup.slow.map_or(0, |(threshold, _)| threshold),
+            Mark::FirstWait => self.setup.waits.first,
+            Mark::LongestWait => self.setup.waits.longest,
+            Mark::Lease => self.setup.lease.unwrap_or(10 * SECOND),
+            Mark::Span => match self.setup.window {
+                Kept::Calls(_) => 0,
+                Kept::Time { span, .. } => span,
+            },
+            Mark::Sustained => self.setup.sustained,
+            Mark::NextBucket => match self.setup.window {
+                Kept::Calls(_) => 0,
+                Kept::Time { span, buckets } => until_next_bucket(self.now, span, buckets),
+            },
+            Mark::NextStep => match self.setup.sustained {
+                0 => 0,
+                sustained => until_next_bucket(self.now, 2 * sustained, 8),
+            },
+            Mark::Deadline => {
+                let era = self.era();
+                let wait = (era.state == State::Open).then_some(era.since + era.wait);
+                let laid = self.laid.as_ref();
+                let laid = laid.and_then(|laid| Some(laid.at + laid.expires_in?));
+                let ends = [wait, self.next_lease_end(), laid];
+                let ahead = ends.into_iter().flatten().filter(|end| *end > self.now);
+                ahead.min().map_or(0, |end| end - self.now)
+            }
+        }
+    }
+}
+
+/// The number of the bucket that `at` falls in, since birth.
+fn bucket(at: u64, span: u64, buckets: u32) -> u128 {
+    u128::from(at) * u128::from(buckets) / u128::from(span)
+}
+
+fn until_next_bucket(now: u64, span: u64, buckets: u32) -> u64 {
+    let next = bucket(now, span, buckets) + 1;
+    (next * u128::from(span)).div_ceil(u128::from(buckets)) as u64 - now
+}
+
+// What is tried --------------------------------------------------------------
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+const HOUR: u64 = 3_600 * SECOND;
+
+fn case() -> impl Strategy<Value = (Setup, Vec<Op>)> {
+    (setup(), prop::collection::vec(op(), 30..=80))
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let rules = (
+        prop::option::weighted(0.8, share()),
+        prop::option::weighted(0.3, 1..=4u32),
+        prop::option::weighted(0.5, (prop::sample::select(vec![2 * MS, 5 * MS]), share())),
+        prop::sample::select(vec![0, 0, 4 * MS, 10 * MS + 3]),
+    );
+    let lease = prop::sample::select(vec![4 * MS, 10 * MS, 25 * MS]);
+    let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease));
+    (kept(), 0..=6u64, rules, waits(), half_open, any::<bool>()).prop_map(
+        |(window, minimum, rules, waits, (probes, spared, lease), by_age)| {
+            let (failure_rate, consecutive, slow, sustained) = rules;
+            let none = failure_rate.is_none() && consecutive.is_none() && slow.is_none();
+            Setup {
+                window,
+                minimum: match window {
+                    Kept::Calls(calls) => minimum.min(calls.into()),
+                    Kept::Time { .. } => minimum,
+                },
+                failure_rate,
+                sustained,
+                consecutive: if none { Some(2) } else { consecutive },
+                slow,
+                waits,
+                probes,
+                successes: probes.saturating_sub(spared).max(1),
+                lease,
+                by_age,
+            }
+        },
+    )
+}
+
+fn kept() -> impl Strategy<Value = Kept> {
+    let span = prop::sample::select(vec![7 * MS, 10 * MS, 50 * MS + 1]);
+    prop_oneof![
+        (1..=12u32).prop_map(Kept::Calls),
+        (span, 1..=6u32).prop_map(|(span, buckets)| Kept::Time { span, buckets }),
+    ]
+}
+
+fn share() -> impl Strategy<Value = Share> {
+    prop::sample::select(vec![Share(1, 2), Share(1, 1), Share(1, 3), Share(2, 3), Share(29, 100)])
+}
+
+fn waits() -> impl Strategy<Value = Waits> {
+    prop::sample::select(vec![
+        Waits { first: 10 * MS, longest: 10 * MS, factor: Share(1, 1) },
+        Waits { first: 10 * MS, longest: 80 * MS, factor: Share(2, 1) },
+        Waits { first: 5 * MS, longest: 35 * MS, factor: Share(3, 2) },
+        Waits { first: 3 * MS + 1, longest: 20 * SECOND, factor: Share(5, 2) },
+        // Longer than the least lease there is unless one is set.
+        Waits { first: 8 * SECOND, longest: 12 * SECOND, factor: Share(2, 1) },
+    ])
+}
+
+/// Draws everything an operation might need and then takes its pick: a choice
+/// between strategies would cost ten times as much, and there are half a
+/// million operations.
+fn op() -> impl Strategy<Value = Op> {
+    let weights = [20, 24, 24, 18, 2, 1, 4, 2];
+    let which: Vec<_> = (0..).zip(weights).flat_map(|(op, weight)| vec![op; weight]).collect();
+    let which = prop::sample::select(which);
+    (which, 0..60usize, end(), mark(), off(), laid()).prop_map(
+        |(which, pick, end, mark, off, (kind, expiry))| match which {
+            0 => Op::Acquire,
+            1 => Op::Call(end, mark, off),
+            2 => Op::Finish(pick, end),
+            3 => Op::Advance(mark, off),
+            4 => Op::Trip,
+            5 => Op::Reset,
+            6 => Op::Lay(kind, expiry),
+            _ => Op::Clear,
+        },
+    )
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop::sample::select(vec![
+        Some(Outcome::Success),
+        Some(Outcome::Success),
+        Some(Outcome::Success),
+        Some(Outcome::Failure),
+        Some(Outcome::Failure),
+        Some(Outcome::Failure),
+        Some(Outcome::Ignored),
+        None,
+    ])
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    prop::sample::select(vec![
+        Mark::Nothing,
+        Mark::Nothing,
+        Mark::SlowThreshold,
+        Mark::SlowThreshold,
+        Mark::FirstWait,
+        Mark::LongestWait,
+        Mark::Lease,
+        Mark::Span,
+        Mark::Sustained,
+        Mark::NextBucket,
+        Mark::NextStep,
+        Mark::Deadline,
+        Mark::Deadline,
+    ])
+}
+
+fn off() -> impl Strategy<Value = i8> {
+    prop::sample::select(vec![0, 0, 1, -1])
+}
+
+fn laid() -> impl Strategy<Value = (OverrideKind, Expiry)> {
+    let kinds = [OverrideKind::ForceOpen, OverrideKind::ForceClosed, OverrideKind::ObserveOnly];
+    let expiries = [
+        Expiry::AsItComes,
+        Expiry::In(0),
+        Expiry::In(5 * MS),
+        Expiry::In(30 * MS),
+        Expiry::UntilCleared,
+    ];
+    let all = kinds.map(|kind| expiries.map(|expiry| (kind, expiry)));
+    prop::sample::select(all.concat())
+}

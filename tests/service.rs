@@ -338,6 +338,7 @@ mod waiting {
     }
 
     #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "it stands still unless somebody waits")]
     async fn with_tokios_clock_it_waits_on_tokios_timer() {
         let config = Config::builder("paused").open_for(Backoff::fixed(3 * SECOND)).build();
         let layer = CircuitBreakerLayer::with_classifier(config.unwrap(), ResultClassifier::new());

@@ -50,6 +50,7 @@ pub(crate) struct Machine {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is where a circuit nearly always is")]
 enum Phase {
     Closed(Closed),
     Open(Open),
@@ -449,10 +450,7 @@ impl Machine {
         }
         // Probes whose leases end together fail together; ones whose leases
         // end after the circuit has opened again are late, and stale.
-        loop {
-            let Phase::HalfOpen(half_open) = &mut self.phase else { break };
-            let Some(Lapse { at, mut unanswered }) = half_open.lapse(self.now) else { break };
-            let decision = half_open.decision(&self.rules.probes);
+        while let Some((Lapse { at, mut unanswered }, decision)) = self.next_lapse() {
             if !unanswered.is_empty() {
                 let probes = unanswered.len() as u64;
                 self.totals.failure += probes;
@@ -460,6 +458,16 @@ impl Machine {
                 facts.happened.push(Fact::Lapsed { probes });
             }
             self.decide(decision, at, facts);
+        }
+    }
+
+    fn next_lapse(&mut self) -> Option<(Lapse, Decision)> {
+        match &mut self.phase {
+            Phase::HalfOpen(half_open) => {
+                let lapse = half_open.lapse(self.now)?;
+                Some((lapse, half_open.decision(&self.rules.probes)))
+            }
+            Phase::Closed(_) | Phase::Open(_) => None,
         }
     }
 
