@@ -1,7 +1,7 @@
 //! Points in a circuit's own time: nanoseconds since it was made.
 //!
-//! Everything saturates. The last representable instant, 584 years in, is
-//! never reached and so stands for "never".
+//! Everything saturates. The last representable instant, 584 years in, stands
+//! for "never": no reading of the clock reaches it.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ pub(crate) struct Time(u64);
 impl Time {
     pub(crate) const ZERO: Self = Self(0);
 
+    /// The time on the clock: at most the last instant but one.
     pub(crate) fn from_elapsed(elapsed: Duration) -> Self {
-        Self(nanos(elapsed))
+        Self(nanos(elapsed).min(u64::MAX - 1))
     }
 
     pub(crate) const fn from_nanos(nanos: u64) -> Self {

@@ -41,10 +41,11 @@ pub struct Snapshot {
     pub generation: u64,
     /// When the state began.
     pub since: Instant,
-    /// How long until a call that is refused now may pass: while open, when
-    /// the next probe is due; while half-open with no permit left, when the
-    /// next lease ends; under a forced opening what is left of it, if longer.
-    /// `None` where nothing is refused, or nobody knows when that ends.
+    /// While open, how long until the next probe is due; while half-open with
+    /// no permit left, until the next lease ends; under a forced opening, what
+    /// is left of that, if longer. Under the other overrides it is still what
+    /// the machine would tell. `None` where nothing is refused, or nobody
+    /// knows when that ends.
     pub retry_after: Option<Duration>,
     /// Why it opened last; `None` once it is closed.
     pub cause: Option<Cause>,

@@ -60,9 +60,10 @@ impl Closed {
         self.ring.counts_at(now)
     }
 
-    /// Whether a success that is not slow would change nothing.
+    /// Whether a success that is not slow would change nothing. If nothing in
+    /// the window failed, nothing failed in a row either.
     pub(super) fn is_clean(&self) -> bool {
-        self.ring.is_full_and_clean() && self.run == 0
+        self.ring.is_full_and_clean()
     }
 
     fn reason_to_open(&self, counts: Counts, now: Time, rules: &Rules) -> Option<Cause> {

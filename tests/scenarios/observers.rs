@@ -1,0 +1,244 @@
+//! What observers are told, and what they may do.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use tower_breaker::{
+    Backoff, Cause, Circuit, Observer, Outcome, Probes, Snapshot, State, Transition,
+};
+
+use crate::support::{Bench, Log, in_no_time, rules};
+
+thread_local! {
+    /// What a server keeps about the request it is answering.
+    static REQUEST: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Notes in whose request it was told.
+#[derive(Clone, Default)]
+struct Requests(Arc<Mutex<Vec<Option<usize>>>>);
+
+impl Observer for Requests {
+    fn on_transition(&self, _: &Transition) {
+        self.0.lock().unwrap().push(REQUEST.get());
+    }
+}
+
+#[test]
+fn s105_the_event_carries_the_counts_that_were_left_behind() {
+    let log = Log::default();
+    let half = rules().minimum_calls(2).failure_rate(0.5).probes(Probes::new(3).successes(2));
+    let bench = Bench::new(half.observer(log.clone()));
+    bench.run("SF").is(State::Open);
+    let opened = log.last();
+    assert_eq!((opened.from, opened.to), (State::Closed, State::Open));
+    assert_eq!((opened.window.calls, opened.window.failures), (2, 1));
+    assert_eq!(opened.window.failure_rate, Some(0.5));
+    let cause = &opened.cause;
+    assert!(matches!(cause, Cause::FailureRate { failures: 1, calls: 2, .. }), "{cause:?}");
+    assert_eq!(opened.open_for, Some(Duration::from_secs(5)));
+    assert_eq!(opened.at, bench.clock.now());
+
+    // Told apart from one that opens again, which carries its probes' counts.
+    bench.wait().run("SFF").is(State::Open);
+    let reopened = log.last();
+    assert_eq!((reopened.from, reopened.to), (State::HalfOpen, State::Open));
+    assert_eq!((reopened.window.calls, reopened.window.failures), (3, 2));
+    let cause = &reopened.cause;
+    assert!(matches!(cause, Cause::ProbesFailed { failures: 2, probes: 3, .. }), "{cause:?}");
+    assert!(reopened.generation > opened.generation);
+}
+
+#[test]
+fn s105_observers_are_told_in_the_context_of_the_call_that_did_it() {
+    let requests = Requests::default();
+    let bench = Bench::new(rules().consecutive_failures(1).observer(requests.clone()));
+    let serve = |request: usize, outcome| {
+        REQUEST.set(Some(request));
+        bench.permit().record(outcome);
+        REQUEST.set(None);
+    };
+    thread::scope(|scope| {
+        for request in 1..=8 {
+            // One after the other: what is asked is whose, not in what order.
+            scope.spawn(move || serve(request, Outcome::Success)).join().unwrap();
+        }
+        scope.spawn(move || serve(9, Outcome::Failure)).join().unwrap();
+        bench.wait();
+        scope.spawn(move || serve(10, Outcome::Success)).join().unwrap();
+    });
+    // Opened by request 9; the probe of request 10 went half-open and closed.
+    assert_eq!(*requests.0.lock().unwrap(), [Some(9), Some(10), Some(10)]);
+}
+
+#[test]
+fn s106_whatever_the_threads_do_transitions_follow_from_one_another() {
+    for _ in 0..10 {
+        let log = Log::default();
+        let wait = Duration::from_micros(3);
+        let restless = rules().consecutive_failures(1).open_for(Backoff::fixed(wait));
+        let bench = Bench::new(restless.observer(log.clone()));
+        let restless = || {
+            for i in 0..200 {
+                bench.clock.advance(Duration::from_micros(1));
+                let outcome = if i % 2 == 0 { Outcome::Failure } else { Outcome::Success };
+                if let Ok(permit) = bench.circuit.try_acquire() {
+                    permit.record(outcome);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(restless);
+            }
+        });
+        let told = log.all();
+        assert!(told.len() > 100);
+        let mut state = State::Closed;
+        for transition in &told {
+            assert_eq!(transition.from, state);
+            assert_ne!(transition.to, state);
+            state = transition.to;
+        }
+        assert_eq!(bench.state(), state);
+        let generations: Vec<u64> = told.iter().map(|transition| transition.generation).collect();
+        assert_eq!(generations, (1..=told.len() as u64).collect::<Vec<_>>());
+        let opened = told.iter().filter(|transition| transition.to == State::Open).count();
+        assert_eq!(bench.totals().opened, opened as u64);
+    }
+}
+
+/// Calls back into its circuit.
+#[derive(Clone, Default)]
+struct Meddler {
+    circuit: Arc<OnceLock<Circuit>>,
+    saw: Arc<Mutex<Vec<Snapshot>>>,
+}
+
+impl Observer for Meddler {
+    fn on_transition(&self, transition: &Transition) {
+        let circuit = self.circuit.get().expect("it is set before anything happens");
+        assert_eq!(circuit.state(), circuit.snapshot().state);
+        let _ = circuit.try_acquire();
+        self.saw.lock().unwrap().push(circuit.snapshot());
+        if transition.to == State::Open {
+            circuit.reset();
+        }
+    }
+}
+
+#[test]
+fn s107_an_observer_may_call_back_into_the_circuit() {
+    in_no_time(|| {
+        let (meddler, log) = (Meddler::default(), Log::default());
+        let watched =
+            rules().consecutive_failures(1).observer(meddler.clone()).observer(log.clone());
+        let bench = Bench::new(watched);
+        meddler.circuit.set(bench.circuit.clone()).unwrap();
+        for _ in 0..3 {
+            bench.run("F").is(State::Closed);
+        }
+        let round = [(State::Closed, State::Open), (State::Open, State::Closed)];
+        assert_eq!(log.path(), round.repeat(3));
+        let saw: Vec<State> =
+            meddler.saw.lock().unwrap().iter().map(|snapshot| snapshot.state).collect();
+        assert_eq!(saw, [State::Open, State::Closed].repeat(3));
+    });
+}
+
+/// Panics whenever it is told anything.
+struct Panicker(Arc<AtomicUsize>);
+
+impl Panicker {
+    fn panic(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("the observer fell over");
+    }
+}
+
+impl Observer for Panicker {
+    fn on_transition(&self, _: &Transition) {
+        self.panic();
+    }
+
+    fn on_call(&self, _: &tower_breaker::Call<'_>) {
+        self.panic();
+    }
+
+    fn on_rejection(&self, _: &tower_breaker::CircuitOpen) {
+        self.panic();
+    }
+}
+
+#[test]
+fn s107_an_observer_that_panics_harms_nobody() {
+    let (panics, log) = (Arc::default(), Log::default());
+    let panicker = Panicker(Arc::clone(&panics));
+    let watched = rules().consecutive_failures(1).observer(panicker).observer(log.clone());
+    let bench = Bench::new(watched);
+    bench.run("F").is(State::Open).ask("X");
+    bench.wait().run("S").is(State::Closed);
+    bench.circuit.trip();
+    bench.circuit.reset();
+    let told = [
+        (State::Closed, State::Open),
+        (State::Open, State::HalfOpen),
+        (State::HalfOpen, State::Closed),
+        (State::Closed, State::Open),
+        (State::Open, State::Closed),
+    ];
+    assert_eq!(log.path(), told);
+    // It was told of all that too: five transitions, two calls, one refusal.
+    assert_eq!(panics.load(Ordering::Relaxed), 5 + 2 + 1);
+}
+
+/// Says that it was told, and returns when it is let go.
+struct Sleeper {
+    told: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Observer for Sleeper {
+    fn on_transition(&self, _: &Transition) {
+        let _ = self.told.send(());
+        let _ = self.go.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn s107_a_slow_observer_delays_no_permit() {
+    in_no_time(|| {
+        let (told, is_told) = mpsc::channel();
+        let (let_go, go) = mpsc::channel();
+        let log = Log::default();
+        let sleeper = Sleeper { told, go: Mutex::new(go) };
+        let watched = rules().consecutive_failures(1).observer(sleeper).observer(log.clone());
+        let bench = Bench::new(watched);
+        thread::scope(|scope| {
+            let failing = scope.spawn(|| bench.permit().record(Outcome::Failure));
+            is_told.recv().unwrap();
+
+            // While it sits on the opening, everything goes on.
+            bench.is(State::Open).ask("X");
+            bench.wait().run("S").is(State::Closed).run("SSS").holds(3, 0);
+            bench.circuit.reset();
+            assert_eq!(log.path(), []);
+            assert!(!failing.is_finished());
+            drop(let_go);
+        });
+        let told = [
+            (State::Closed, State::Open),
+            (State::Open, State::HalfOpen),
+            (State::HalfOpen, State::Closed),
+        ];
+        assert_eq!(log.path(), told);
+    });
+}
