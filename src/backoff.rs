@@ -82,6 +82,11 @@ impl Backoff {
         Duration::from_nanos(((nanos(wait) as f64 * spread) as u64).max(1))
     }
 
+    /// The cap, which a server's hint does not exceed either.
+    pub(crate) const fn longest(&self) -> Duration {
+        self.max
+    }
+
     fn step(&self, step: u32) -> Duration {
         let grown = self.factor.powi(i32::try_from(step).unwrap_or(i32::MAX));
         let wait = nanos(self.initial) as f64 * grown;

@@ -55,6 +55,14 @@ pub trait Classify<Response> {
     fn judges_latency(&self) -> bool {
         true
     }
+
+    /// For how long a response that was no success asks callers to stay away.
+    /// Should the circuit open, it stays open at least that long, up to the
+    /// longest wait it is configured with.
+    fn retry_after(&self, response: &Response) -> Option<Duration> {
+        let _ = response;
+        None
+    }
 }
 
 /// Judges by the `Result` alone: an error is a failure, a response a success.

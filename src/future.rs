@@ -15,6 +15,7 @@ use pin_project_lite::pin_project;
 use crate::{
     circuit::Permit,
     classify::Classify,
+    ending::Ending,
     error::{BoxError, proves_nothing},
     fallback::OuterError,
     outcome::Outcome,
@@ -22,9 +23,10 @@ use crate::{
 
 pin_project! {
     /// The future of [`CircuitBreaker`](crate::CircuitBreaker).
-    pub struct ResponseFuture<F, A, C, O> {
+    pub struct ResponseFuture<F, A, C, O, T> {
         #[pin]
         state: State<F, A, C>,
+        ending: T,
         on_open: PhantomData<fn() -> O>,
     }
 }
@@ -44,30 +46,35 @@ struct Watch<C> {
     classifier: C,
 }
 
-impl<F, A, C, O> ResponseFuture<F, A, C, O> {
+impl<F, A, C, O, T> ResponseFuture<F, A, C, O, T> {
     #[inline]
-    pub(crate) fn calling(call: F, permit: Permit, classifier: C) -> Self {
+    pub(crate) fn calling(call: F, permit: Permit, classifier: C, ending: T) -> Self {
         let watch = Watch { permit, classifier };
-        Self { state: State::Calling { call, watch }, on_open: PhantomData }
+        Self { state: State::Calling { call, watch }, ending, on_open: PhantomData }
     }
 
-    pub(crate) fn answering(answer: A) -> Self {
-        Self { state: State::Answering { answer }, on_open: PhantomData }
+    pub(crate) fn answering(answer: A, ending: T) -> Self {
+        Self { state: State::Answering { answer }, ending, on_open: PhantomData }
     }
 }
 
-impl<F, A, C, O, Response, E> Future for ResponseFuture<F, A, C, O>
+impl<F, A, C, O, T, Response, E> Future for ResponseFuture<F, A, C, O, T>
 where
     F: Future<Output = Result<Response, E>>,
     A: Future<Output = Result<Response, O::Error>>,
     C: Classify<Response>,
     O: OuterError<E>,
+    T: Ending<Response>,
 {
-    type Output = Result<Response, O::Error>;
+    type Output = Result<T::Response, O::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (call, watch) = match self.project().state.project() {
-            StateProj::Answering { answer } => return answer.poll(cx),
+        let this = self.project();
+        let ending = *this.ending;
+        let (call, watch) = match this.state.project() {
+            StateProj::Answering { answer } => {
+                return answer.poll(cx).map_ok(|response| ending.unjudged(response));
+            }
             StateProj::Calling { call, watch } => (call, watch),
         };
         let unwinding = FailIfUnwound(&mut watch.permit);
@@ -76,20 +83,17 @@ where
 
         // By branches: a response is large, and moved as seldom as can be.
         match ready!(polled) {
-            Ok(response) => {
-                watch.end(Ok(&response));
-                Poll::Ready(Ok(response))
-            }
+            Ok(response) => Poll::Ready(Ok(watch.respond(response, ending))),
             Err(error) => {
                 let error = O::hold(error);
-                watch.end(Err(&error));
+                watch.fail(&error);
                 Poll::Ready(Err(O::release(error)))
             }
         }
     }
 }
 
-impl<F, A, C, O> fmt::Debug for ResponseFuture<F, A, C, O> {
+impl<F, A, C, O, T> fmt::Debug for ResponseFuture<F, A, C, O, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Calling { .. } => "calling",
@@ -100,19 +104,42 @@ impl<F, A, C, O> fmt::Debug for ResponseFuture<F, A, C, O> {
 }
 
 impl<C> Watch<C> {
-    /// Has the end of the call judged, and takes the permit back.
+    /// Has a response judged. It may not be the end of the call yet.
     #[inline]
-    fn end<Response>(&mut self, result: Result<&Response, &BoxError>)
+    fn respond<Response, T>(&mut self, response: Response, ending: T) -> T::Response
+    where
+        C: Classify<Response>,
+        T: Ending<Response>,
+    {
+        let Self { permit, classifier } = self;
+        let reading = permit.read();
+        let unwinding = FailIfUnwound(permit);
+        let latency = reading.latency.unwrap_or_default();
+        let outcome = classifier.classify(Ok(&response), latency);
+        if outcome != Outcome::Success {
+            if let Some(hint) = classifier.retry_after(&response) {
+                unwinding.0.hint(hint);
+            }
+        }
+        mem::forget(unwinding);
+        ending.judged(response, outcome, reading, permit)
+    }
+
+    /// Has an error judged, and ends the call.
+    fn fail<Response>(&mut self, error: &BoxError)
     where
         C: Classify<Response>,
     {
         let Self { permit, classifier } = self;
+        let reading = permit.read();
         let unwinding = FailIfUnwound(permit);
-        unwinding.0.end_judged(|latency| match result {
-            Err(error) if proves_nothing(error) => Some(Outcome::Ignored),
-            result => Some(classifier.classify(result, latency.unwrap_or_default())),
-        });
+        let outcome = if proves_nothing(error) {
+            Outcome::Ignored
+        } else {
+            classifier.classify(Err(error), reading.latency.unwrap_or_default())
+        };
         mem::forget(unwinding);
+        permit.settle(Some(outcome), reading);
     }
 }
 
@@ -123,7 +150,7 @@ impl<C> Drop for Watch<C> {
 }
 
 /// Lives while code of others runs: a panic in there is a failure.
-struct FailIfUnwound<'a>(&'a mut Permit);
+pub(crate) struct FailIfUnwound<'a>(pub(crate) &'a mut Permit);
 
 impl Drop for FailIfUnwound<'_> {
     fn drop(&mut self) {

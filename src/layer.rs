@@ -7,6 +7,7 @@ use tower_layer::Layer;
 use crate::{
     circuit::{Circuit, CircuitOpen},
     classify::{Classify, ClassifyFn},
+    ending::AtHead,
     error::BoxError,
     fallback::{Fallback, FallbackWith, Reject},
     outcome::Outcome,
@@ -45,11 +46,12 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it is put before a service"]
-pub struct CircuitBreakerLayer<C, O = Reject> {
+pub struct CircuitBreakerLayer<C, O = Reject, T = AtHead> {
     circuit: Circuit,
     classifier: C,
     on_open: O,
     when_open: WhenOpen,
+    ending: T,
 }
 
 impl<C> CircuitBreakerLayer<C> {
@@ -63,11 +65,12 @@ impl<C> CircuitBreakerLayer<C> {
             classifier,
             on_open: Reject,
             when_open: WhenOpen::default(),
+            ending: AtHead,
         }
     }
 }
 
-impl<C, O> CircuitBreakerLayer<C, O> {
+impl<C, O, T> CircuitBreakerLayer<C, O, T> {
     /// The circuit of every service this layer makes.
     pub fn circuit(&self) -> &Circuit {
         &self.circuit
@@ -76,12 +79,13 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     /// Sets who decides what a response or an error says.
     ///
     /// It is cloned for every call; keep shared state in an `Arc`.
-    pub fn classify<D>(self, classifier: D) -> CircuitBreakerLayer<D, O> {
+    pub fn classify<D>(self, classifier: D) -> CircuitBreakerLayer<D, O, T> {
         CircuitBreakerLayer {
             circuit: self.circuit,
             classifier,
             on_open: self.on_open,
             when_open: self.when_open,
+            ending: self.ending,
         }
     }
 
@@ -101,7 +105,7 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     ///     },
     /// );
     /// ```
-    pub fn classify_fn<Response, F>(self, classifier: F) -> CircuitBreakerLayer<ClassifyFn<F>, O>
+    pub fn classify_fn<Response, F>(self, classifier: F) -> CircuitBreakerLayer<ClassifyFn<F>, O, T>
     where
         F: Fn(Result<&Response, &BoxError>, Duration) -> Outcome,
         ClassifyFn<F>: Classify<Response>,
@@ -140,7 +144,7 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn fallback<F, A, Kind>(self, fallback: F) -> CircuitBreakerLayer<C, Fallback<F, Kind>>
+    pub fn fallback<F, A, Kind>(self, fallback: F) -> CircuitBreakerLayer<C, Fallback<F, Kind>, T>
     where
         F: Fn(CircuitOpen) -> A,
     {
@@ -174,7 +178,7 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     pub fn fallback_with<Request, F, Fut, Kind>(
         self,
         fallback: F,
-    ) -> CircuitBreakerLayer<C, FallbackWith<F, Kind>>
+    ) -> CircuitBreakerLayer<C, FallbackWith<F, Kind>, T>
     where
         F: Fn(Request, CircuitOpen) -> Fut,
         Fut: Future,
@@ -182,18 +186,30 @@ impl<C, O> CircuitBreakerLayer<C, O> {
         self.on_open(FallbackWith::new(fallback))
     }
 
-    fn on_open<P>(self, on_open: P) -> CircuitBreakerLayer<C, P> {
+    #[cfg(feature = "http")]
+    pub(crate) fn ending<U>(self, ending: U) -> CircuitBreakerLayer<C, O, U> {
+        CircuitBreakerLayer {
+            circuit: self.circuit,
+            classifier: self.classifier,
+            on_open: self.on_open,
+            when_open: self.when_open,
+            ending,
+        }
+    }
+
+    fn on_open<P>(self, on_open: P) -> CircuitBreakerLayer<C, P, T> {
         CircuitBreakerLayer {
             circuit: self.circuit,
             classifier: self.classifier,
             on_open,
             when_open: self.when_open,
+            ending: self.ending,
         }
     }
 }
 
-impl<S, C: Clone, O: Clone> Layer<S> for CircuitBreakerLayer<C, O> {
-    type Service = CircuitBreaker<S, C, O>;
+impl<S, C: Clone, O: Clone, T: Copy> Layer<S> for CircuitBreakerLayer<C, O, T> {
+    type Service = CircuitBreaker<S, C, O, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
         CircuitBreaker::new(
@@ -202,6 +218,7 @@ impl<S, C: Clone, O: Clone> Layer<S> for CircuitBreakerLayer<C, O> {
             self.classifier.clone(),
             self.on_open.clone(),
             self.when_open,
+            self.ending,
         )
     }
 }

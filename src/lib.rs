@@ -7,6 +7,7 @@ mod circuit;
 mod classify;
 mod config_error;
 mod defaults;
+mod ending;
 mod error;
 mod fallback;
 mod future;
@@ -20,10 +21,18 @@ mod outcome;
 mod overrides;
 mod probes;
 mod ratio;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest_middleware;
+#[cfg(feature = "retry")]
+mod retry;
 mod rules;
 mod service;
 mod state;
 mod time;
+#[cfg(feature = "tonic")]
+mod tonic;
 mod totals;
 #[cfg(feature = "tracing")]
 mod tracing;
@@ -31,8 +40,19 @@ mod window;
 
 #[cfg(feature = "test-util")]
 pub use crate::circuit::ManualClock;
+#[doc(hidden)]
+pub use crate::circuit::Reading;
 #[cfg(feature = "http")]
-pub use crate::http::{ClassifyHttp, HttpClassifier, HttpHead, HttpView};
+pub use crate::http::{
+    AtEndOfBody, ClassifyHttp, HttpClassifier, HttpHead, HttpView, ResponseBody, grpc_unavailable,
+    handle_error, service_unavailable,
+};
+#[cfg(feature = "reqwest-middleware")]
+pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
+#[cfg(feature = "retry")]
+pub use crate::retry::{RetryFuture, RetryPolicy};
+#[cfg(feature = "tonic")]
+pub use crate::tonic::grpc_status;
 pub use crate::{
     backoff::Backoff,
     cause::Cause,
@@ -42,6 +62,7 @@ pub use crate::{
     },
     classify::{Classify, ClassifyFn, ResultClassifier},
     config_error::ConfigError,
+    ending::{AtHead, Ending},
     error::BoxError,
     fallback::{
         Answer, AnswerFuture, AsBox, AsError, Fallback, FallbackWith, KeptError, OnOpen,

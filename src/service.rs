@@ -12,6 +12,7 @@ use crate::circuit::Waiter;
 use crate::{
     circuit::Circuit,
     classify::Classify,
+    ending::{AtHead, Ending},
     fallback::{OnOpen, Reject},
     future::ResponseFuture,
     machine::Rejection,
@@ -25,12 +26,13 @@ use crate::{
 /// probe. Between the two the circuit may open; then `call` answers as
 /// [`WhenOpen::Defer`] does.
 #[doc(alias = "outlier detection")]
-pub struct CircuitBreaker<S, C, O = Reject> {
+pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
     inner: S,
     circuit: Circuit,
     classifier: C,
     on_open: O,
     when_open: WhenOpen,
+    ending: T,
     /// `poll_ready` said yes without asking the inner service, because `call`
     /// will refuse.
     deferred: Option<Rejection>,
@@ -61,13 +63,14 @@ pub enum WhenOpen {
     Wait,
 }
 
-impl<S, C, O> CircuitBreaker<S, C, O> {
+impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
     pub(crate) fn new(
         inner: S,
         circuit: Circuit,
         classifier: C,
         on_open: O,
         when_open: WhenOpen,
+        ending: T,
     ) -> Self {
         Self {
             inner,
@@ -75,6 +78,7 @@ impl<S, C, O> CircuitBreaker<S, C, O> {
             classifier,
             on_open,
             when_open,
+            ending,
             deferred: None,
             #[cfg(feature = "tokio")]
             waiter: Waiter::default(),
@@ -102,15 +106,16 @@ impl<S, C, O> CircuitBreaker<S, C, O> {
     }
 }
 
-impl<S, C, O, Request> Service<Request> for CircuitBreaker<S, C, O>
+impl<S, C, O, T, Request> Service<Request> for CircuitBreaker<S, C, O, T>
 where
     S: Service<Request>,
     C: Classify<S::Response> + Clone,
     O: OnOpen<Request, S::Response, S::Error>,
+    T: Ending<S::Response>,
 {
-    type Response = S::Response;
+    type Response = T::Response;
     type Error = O::Error;
-    type Future = ResponseFuture<S::Future, O::Future, C, O>;
+    type Future = ResponseFuture<S::Future, O::Future, C, O, T>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.deferred = None;
@@ -142,15 +147,15 @@ where
         match admitted {
             Ok(permit) => {
                 let call = self.inner.call(request);
-                ResponseFuture::calling(call, permit, self.classifier.clone())
+                ResponseFuture::calling(call, permit, self.classifier.clone(), self.ending)
             }
-            Err(open) => ResponseFuture::answering(self.on_open.answer(request, open)),
+            Err(open) => ResponseFuture::answering(self.on_open.answer(request, open), self.ending),
         }
     }
 }
 
 /// Readiness is a clone's own.
-impl<S: Clone, C: Clone, O: Clone> Clone for CircuitBreaker<S, C, O> {
+impl<S: Clone, C: Clone, O: Clone, T: Copy> Clone for CircuitBreaker<S, C, O, T> {
     fn clone(&self) -> Self {
         Self::new(
             self.inner.clone(),
@@ -158,11 +163,18 @@ impl<S: Clone, C: Clone, O: Clone> Clone for CircuitBreaker<S, C, O> {
             self.classifier.clone(),
             self.on_open.clone(),
             self.when_open,
+            self.ending,
         )
     }
 }
 
-impl<S: fmt::Debug, C: fmt::Debug, O: fmt::Debug> fmt::Debug for CircuitBreaker<S, C, O> {
+impl<S, C, O, T> fmt::Debug for CircuitBreaker<S, C, O, T>
+where
+    S: fmt::Debug,
+    C: fmt::Debug,
+    O: fmt::Debug,
+    T: fmt::Debug,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
             .field("inner", &self.inner)
@@ -170,6 +182,7 @@ impl<S: fmt::Debug, C: fmt::Debug, O: fmt::Debug> fmt::Debug for CircuitBreaker<
             .field("classifier", &self.classifier)
             .field("on_open", &self.on_open)
             .field("when_open", &self.when_open)
+            .field("ending", &self.ending)
             .finish_non_exhaustive()
     }
 }

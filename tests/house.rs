@@ -26,13 +26,13 @@ const FLOORS: [&[&str]; 6] = [
     ],
     &["machine"],
     &["circuit", "defaults"],
-    &["classify", "error", "fallback", "future", "layer", "service"],
+    &["classify", "ending", "error", "fallback", "future", "layer", "service"],
     &["http"],
-    &["metrics", "tracing"],
+    &["metrics", "reqwest", "reqwest_middleware", "retry", "tonic", "tracing"],
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 8] = [
+const FOREIGN: [(&str, usize); 11] = [
     ("tokio", 2),
     ("tower", 3),
     ("tower_layer", 3),
@@ -40,6 +40,9 @@ const FOREIGN: [(&str, usize); 8] = [
     ("pin_project_lite", 3),
     ("http", 4),
     ("metrics", 5),
+    ("reqwest", 5),
+    ("reqwest_middleware", 5),
+    ("tonic", 5),
     ("tracing", 5),
 ];
 

@@ -46,7 +46,7 @@ pub use self::{
     clock::Clock,
     config::{Config, ConfigBuilder},
     observer::{Call, Observer, Transition},
-    permit::Permit,
+    permit::{Permit, Reading},
     snapshot::{Snapshot, WindowSnapshot},
 };
 use self::{
@@ -365,15 +365,10 @@ impl Circuit {
         open
     }
 
-    /// Takes a permit back. `now` is the time, if it was read already.
+    /// Takes a permit back.
     #[inline]
-    fn settle(
-        &self,
-        ticket: Ticket,
-        outcome: Option<Outcome>,
-        latency: Option<Duration>,
-        now: Option<Instant>,
-    ) {
+    fn settle(&self, ticket: Ticket, outcome: Option<Outcome>, reading: Reading) {
+        let Reading { latency, now } = reading;
         let shared = &*self.0;
         let judged = outcome.is_some() || shared.judges_drops;
         let is_long =
@@ -397,6 +392,11 @@ impl Circuit {
             let slow = end.slow && counted != CallEnd::Stale;
             self.0.tell_call(counted, slow, latency);
         }
+    }
+
+    /// The dependency asked this call to stay away for so long.
+    fn hint(&self, ticket: &Ticket, retry_after: Duration) {
+        self.update(|machine, now, facts| machine.hint(ticket, retry_after, now, facts));
     }
 
     #[inline]

@@ -67,26 +67,49 @@ impl Permit {
     /// Ends the call, unless it has ended.
     #[inline]
     pub(crate) fn end(&mut self, outcome: Option<Outcome>) {
-        self.end_judged(|_| outcome);
+        if self.ticket.is_some() {
+            let reading = self.read();
+            self.settle(outcome, reading);
+        }
     }
 
-    /// Ends the call with an outcome that depends on how long it took, if that
-    /// is measured; unless it has ended. Should `judge` panic, it has failed.
+    /// Reads the clock, if anybody wants to know how long the call took.
     #[inline]
-    pub(crate) fn end_judged(&mut self, judge: impl FnOnce(Option<Duration>) -> Option<Outcome>) {
-        if self.ticket.is_none() {
-            return;
-        }
-        let ended = self.started.map(|_| self.circuit.instant());
-        let latency = self
-            .started
-            .zip(ended)
-            .map(|(started, ended)| ended.saturating_duration_since(started));
-        let outcome = judge(latency);
+    pub(crate) fn read(&self) -> Reading {
+        let Some(started) = self.started else { return Reading::default() };
+        let now = self.circuit.instant();
+        Reading { latency: Some(now.saturating_duration_since(started)), now: Some(now) }
+    }
+
+    /// Ends the call, unless it has ended, with a duration read before.
+    #[inline]
+    pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(ticket) = self.ticket.take() {
-            self.circuit.settle(ticket, outcome, latency, ended);
+            self.circuit.settle(ticket, outcome, reading);
         }
     }
+
+    /// Notes that the dependency asked to be left alone for so long.
+    pub(crate) fn hint(&self, retry_after: Duration) {
+        if let Some(ticket) = &self.ticket {
+            self.circuit.hint(ticket, retry_after);
+        }
+    }
+
+    /// Hands the call over: this permit has ended, the new one has not.
+    #[cfg(feature = "http")]
+    pub(crate) fn take(&mut self) -> Self {
+        Self { circuit: self.circuit.clone(), ticket: self.ticket.take(), started: self.started }
+    }
+}
+
+/// A look at the clock when a call ended, as far as anybody wants it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// How long the call took.
+    pub(crate) latency: Option<Duration>,
+    /// The time, if it is that of now.
+    pub(crate) now: Option<Instant>,
 }
 
 impl Drop for Permit {

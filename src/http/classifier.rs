@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use http::StatusCode;
 
 use super::{
-    grpc,
+    grpc, retry_after,
     view::{HttpHead, HttpView},
 };
 use crate::{
@@ -92,6 +92,10 @@ impl<R: HttpHead> Classify<R> for HttpClassifier {
     fn judges_latency(&self) -> bool {
         self.slow_after.is_some()
     }
+
+    fn retry_after(&self, response: &R) -> Option<Duration> {
+        retry_after::hint(response.status(), response.headers())
+    }
 }
 
 /// A closure that judges HTTP calls; made by
@@ -106,6 +110,10 @@ where
 {
     fn classify(&self, result: Result<&R, &BoxError>, latency: Duration) -> Outcome {
         (self.0)(HttpView::new(result, latency))
+    }
+
+    fn retry_after(&self, response: &R) -> Option<Duration> {
+        retry_after::hint(response.status(), response.headers())
     }
 }
 
@@ -124,7 +132,7 @@ impl CircuitBreakerLayer<HttpClassifier> {
     }
 }
 
-impl<C, O> CircuitBreakerLayer<C, O> {
+impl<C, O, T> CircuitBreakerLayer<C, O, T> {
     /// Sets a closure that decides by status, headers, error and latency; it
     /// needs no type annotation in any stack.
     ///
@@ -141,7 +149,7 @@ impl<C, O> CircuitBreakerLayer<C, O> {
     ///     }
     /// });
     /// ```
-    pub fn classify_http<F>(self, classifier: F) -> CircuitBreakerLayer<ClassifyHttp<F>, O>
+    pub fn classify_http<F>(self, classifier: F) -> CircuitBreakerLayer<ClassifyHttp<F>, O, T>
     where
         F: Fn(HttpView<'_>) -> Outcome,
     {

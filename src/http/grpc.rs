@@ -7,11 +7,22 @@ use crate::outcome::Outcome;
 /// Whether the headers are those of a gRPC response.
 #[inline]
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    const PREFIX: &[u8] = b"application/grpc";
+    has_content_type(headers, b"application/grpc")
+}
+
+/// Whether a gRPC response has its status in the trailers, as all have but
+/// those of gRPC-Web, which keep it in the body.
+pub(super) fn has_status_in_trailers(headers: &HeaderMap) -> bool {
+    is_grpc(headers) && !has_content_type(headers, b"application/grpc-web")
+}
+
+/// Whether the content type starts like this.
+#[inline]
+fn has_content_type(headers: &HeaderMap, start: &[u8]) -> bool {
     headers
         .get(CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().get(..PREFIX.len()))
-        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        .and_then(|value| value.as_bytes().get(..start.len()))
+        .is_some_and(|value| value.eq_ignore_ascii_case(start))
 }
 
 /// The verdict of a `grpc-status`, if there is one among these headers or

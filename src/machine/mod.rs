@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     /// How often the circuit has gone from half-open to open since it closed.
     step: u32,
     noise: Noise,
+    /// Until when the dependency asked to be left alone, since it was closed.
+    hinted_until: Option<Time>,
     overlay: Option<Overlay>,
     totals: Totals,
     /// The latest time seen: callers read the clock before they get here, so
@@ -193,6 +195,7 @@ impl Machine {
             cause: None,
             step: 0,
             noise: Noise::new(seed),
+            hinted_until: None,
             overlay: None,
             totals: Totals::default(),
             now: Time::ZERO,
@@ -275,6 +278,21 @@ impl Machine {
         Some(counted)
     }
 
+    /// Notes that the dependency asked a caller to stay away: should the
+    /// circuit open, it stays open at least that long, up to the longest wait.
+    pub(crate) fn hint(
+        &mut self,
+        ticket: &Ticket,
+        retry_after: Duration,
+        now: Time,
+        facts: &mut Facts,
+    ) {
+        self.settle(now, facts);
+        if ticket.generation == self.generation {
+            self.hinted_until = self.hinted_until.max(Some(self.now.after(retry_after)));
+        }
+    }
+
     /// Counts a refusal that no `acquire` made.
     pub(crate) fn count_rejection(&mut self) {
         self.totals.rejected += 1;
@@ -294,6 +312,7 @@ impl Machine {
         self.settle(now, facts);
         if self.state() == State::Closed {
             self.phase = Phase::Closed(Closed::new(&self.rules));
+            self.hinted_until = None;
             self.generation += 1;
             self.since = self.now;
             facts.wake = true;
@@ -501,6 +520,8 @@ impl Machine {
             self.step = self.step.saturating_add(1);
         }
         let wait = self.rules.open_for.wait(self.step, self.noise.draw());
+        let hinted = self.hinted_until.take().map_or(Duration::ZERO, |until| until.since(at));
+        let wait = wait.max(hinted.min(self.rules.open_for.longest()));
         self.totals.opened += 1;
         self.cause = Some(cause.clone());
         self.enter(Phase::Open(Open { wait, until: at.after(wait) }), cause, Some(wait), at, facts);
@@ -508,6 +529,7 @@ impl Machine {
 
     fn close(&mut self, cause: Cause, facts: &mut Facts) {
         self.step = 0;
+        self.hinted_until = None;
         self.cause = None;
         self.enter(Phase::Closed(Closed::new(&self.rules)), cause, None, self.now, facts);
     }
