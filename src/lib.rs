@@ -7,6 +7,7 @@ mod circuit;
 mod classify;
 mod config_error;
 mod defaults;
+pub mod docs;
 mod ending;
 mod error;
 mod fallback;

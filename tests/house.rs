@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 6] = [
     &["circuit", "defaults"],
     &["classify", "ending", "error", "fallback", "future", "layer", "service"],
     &["http"],
-    &["metrics", "reqwest", "reqwest_middleware", "retry", "tonic", "tracing"],
+    &["docs", "metrics", "reqwest", "reqwest_middleware", "retry", "tonic", "tracing"],
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.

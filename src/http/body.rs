@@ -190,7 +190,10 @@ impl Watch {
     }
 
     fn at_trailers(&self, trailers: &HeaderMap) -> Outcome {
-        let outcome = grpc::outcome(trailers).unwrap_or_else(|| self.at_the_end());
+        if !self.wants_status {
+            return Outcome::Success;
+        }
+        let outcome = grpc::outcome(trailers).unwrap_or(Outcome::Failure);
         if outcome != Outcome::Success {
             if let Some(hint) = retry_after::grpc_pushback(trailers) {
                 self.permit.hint(hint);

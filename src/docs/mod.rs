@@ -1,0 +1,4 @@
+//! Longer reads, apart from the reference.
+
+#[doc = include_str!("order_of_layers.md")]
+pub mod order_of_layers {}

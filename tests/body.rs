@@ -1,0 +1,316 @@
+//! The laws of a response that is followed to the end of its body.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_breaker::{
+    Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ManualClock, Probes, ResponseBody,
+    State, Totals,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a scripted body does when it is polled.
+#[derive(Clone, Debug)]
+enum Step {
+    Data(&'static str),
+    Trailers(&'static [(&'static str, &'static str)]),
+    Error,
+    Pending,
+    Panic,
+}
+
+use Step::{Data, Error, Panic, Pending, Trailers};
+
+/// A body that follows a script, and announces its length or its end only if
+/// told to.
+#[derive(Debug, Default)]
+struct Script {
+    steps: VecDeque<Step>,
+    knows_its_end: bool,
+    knows_its_length: bool,
+}
+
+fn script(steps: &[Step]) -> Script {
+    Script { steps: steps.iter().cloned().collect(), ..Script::default() }
+}
+
+impl Body for Script {
+    type Data = &'static [u8];
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<&'static [u8]>, BoxError>>> {
+        Poll::Ready(match self.steps.pop_front() {
+            None => None,
+            Some(Data(text)) => Some(Ok(Frame::data(text.as_bytes()))),
+            Some(Trailers(trailers)) => Some(Ok(Frame::trailers(headers(trailers)))),
+            Some(Error) => Some(Err("reset".into())),
+            Some(Pending) => return Poll::Pending,
+            Some(Panic) => panic!("in the body"),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.knows_its_end && self.steps.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if !self.knows_its_length {
+            return SizeHint::default();
+        }
+        let data = |step: &Step| if let Data(text) = step { text.len() as u64 } else { 0 };
+        SizeHint::with_exact(self.steps.iter().map(data).sum())
+    }
+}
+
+fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+}
+
+fn layer_of(clock: &ManualClock) -> CircuitBreakerLayer<tower_breaker::HttpClassifier> {
+    let config = Config::builder("body")
+        .consecutive_failures(2)
+        .slow_calls(SECOND, 1.0)
+        .open_for(Backoff::fixed(5 * SECOND))
+        .probes(Probes::new(1).lease(60 * SECOND))
+        .clock(clock);
+    CircuitBreakerLayer::new(config.build().unwrap())
+}
+
+const PLAIN: &[(&str, &str)] = &[];
+const GRPC: &[(&str, &str)] = &[("content-type", "application/grpc+proto")];
+
+/// A call that answers with this head and body; the response, and the circuit.
+fn answer(
+    status: u16,
+    head: &[(&'static str, &'static str)],
+    body: Script,
+) -> (Response<ResponseBody<Script>>, Circuit) {
+    let layer = layer_of(&ManualClock::new());
+    let circuit = layer.circuit().clone();
+    let mut response = Response::new(body);
+    *response.status_mut() = status.try_into().unwrap();
+    *response.headers_mut() = headers(head);
+    let mut response = Some(response);
+    let service = layer.until_end_of_body().layer(service_fn(move |()| {
+        let response = response.take().unwrap();
+        async { Ok::<_, BoxError>(response) }
+    }));
+    (now(service.oneshot(())).unwrap(), circuit)
+}
+
+/// The output of a future that does not wait.
+fn now<F: Future>(future: F) -> F::Output {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn ends(circuit: &Circuit) -> (u64, u64, u64, u64) {
+    let Totals { success, failure, ignored, cancelled, .. } = circuit.snapshot().totals;
+    (success, failure, ignored, cancelled)
+}
+
+const OPEN_END: (u64, u64, u64, u64) = (0, 0, 0, 0);
+const SUCCESS: (u64, u64, u64, u64) = (1, 0, 0, 0);
+const FAILURE: (u64, u64, u64, u64) = (0, 1, 0, 0);
+const IGNORED: (u64, u64, u64, u64) = (0, 0, 1, 0);
+const NEUTRAL: (u64, u64, u64, u64) = (0, 0, 0, 1);
+
+#[test]
+fn the_verdict_falls_at_the_end_and_once() {
+    type Case = (&'static [(&'static str, &'static str)], &'static [Step], (u64, u64, u64, u64));
+    const OK: &[(&str, &str)] = &[("grpc-status", "0")];
+    const DOWN: &[(&str, &str)] = &[("grpc-status", "14")];
+    const BUSY: &[(&str, &str)] = &[("grpc-status", "8")];
+    const OTHER: &[(&str, &str)] = &[("checksum", "1")];
+    let cases: [Case; 12] = [
+        (PLAIN, &[], SUCCESS),
+        (PLAIN, &[Data("a"), Data("b")], SUCCESS),
+        (PLAIN, &[Data("a"), Trailers(OTHER)], SUCCESS),
+        (PLAIN, &[Data("a"), Error], FAILURE),
+        (PLAIN, &[Error, Error, Error], FAILURE),
+        (GRPC, &[Data("a"), Trailers(OK)], SUCCESS),
+        (GRPC, &[Data("a"), Trailers(DOWN)], FAILURE),
+        (GRPC, &[Trailers(BUSY)], IGNORED),
+        (GRPC, &[Data("a"), Trailers(OTHER)], FAILURE),
+        (GRPC, &[Data("a")], FAILURE),
+        (&[("content-type", "application/grpc-web")], &[Data("a")], SUCCESS),
+        (PLAIN, &[Data("a"), Trailers(DOWN)], SUCCESS),
+    ];
+    for (head, steps, expected) in cases {
+        let (response, circuit) = answer(200, head, script(steps));
+        assert_eq!(ends(&circuit), OPEN_END, "{steps:?} has not ended");
+        let mut body = response.into_body();
+        while let Some(frame) = now(body.frame()) {
+            if frame.is_err() {
+                break;
+            }
+        }
+        assert_eq!(ends(&circuit), expected, "{head:?} {steps:?}");
+        drop(body);
+        assert_eq!(ends(&circuit), expected, "dropping adds nothing");
+    }
+}
+
+#[test]
+fn what_is_over_at_the_head_is_settled_there() {
+    let known = || Script { knows_its_end: true, ..Script::default() };
+    let trailers_only = [("content-type", "application/grpc"), ("grpc-status", "14")].as_slice();
+    let cases = [
+        (503, PLAIN, script(&[Data("sorry")]), FAILURE),
+        (429, PLAIN, script(&[Data("slow down")]), IGNORED),
+        (200, trailers_only, script(&[]), FAILURE),
+        (200, PLAIN, known(), SUCCESS),
+        (204, PLAIN, known(), SUCCESS),
+    ];
+    for (status, head, body, expected) in cases {
+        let (_response, circuit) = answer(status, head, body);
+        assert_eq!(ends(&circuit), expected, "{status} {head:?}");
+    }
+}
+
+#[test]
+fn a_body_that_knows_its_end_is_not_asked_for_it() {
+    let body = Script { knows_its_end: true, ..script(&[Data("a"), Data("b")]) };
+    let (response, circuit) = answer(200, PLAIN, body);
+    let mut body = response.into_body();
+    now(body.frame()).unwrap().unwrap();
+    assert_eq!(ends(&circuit), OPEN_END);
+    now(body.frame()).unwrap().unwrap();
+    assert_eq!(ends(&circuit), SUCCESS);
+}
+
+#[test]
+fn a_body_whose_announced_length_has_come_may_be_dropped() {
+    let body = Script { knows_its_length: true, ..script(&[Data("abc"), Data("de")]) };
+    let (response, circuit) = answer(200, PLAIN, body);
+    let mut body = response.into_body();
+    assert_eq!(body.size_hint().exact(), Some(5));
+    now(body.frame()).unwrap().unwrap();
+    now(body.frame()).unwrap().unwrap();
+    drop(body);
+    assert_eq!(ends(&circuit), SUCCESS);
+}
+
+#[test]
+fn an_early_drop_is_neutral_at_any_age() {
+    for read in 0..2 {
+        let clock = ManualClock::new();
+        let layer = layer_of(&clock);
+        let circuit = layer.circuit().clone();
+        let service = layer.until_end_of_body().layer(service_fn(async |()| {
+            Ok::<_, BoxError>(Response::new(script(&[Data("a"), Data("b"), Pending])))
+        }));
+        let mut body = now(service.oneshot(())).unwrap().into_body();
+        for _ in 0..read {
+            now(body.frame()).unwrap().unwrap();
+        }
+        clock.advance(100 * SECOND);
+        drop(body);
+        assert_eq!(ends(&circuit), NEUTRAL);
+        assert_eq!(circuit.snapshot().window.calls, 0);
+    }
+}
+
+#[test]
+fn a_panic_in_the_body_is_a_failure_and_goes_on() {
+    let (response, circuit) = answer(200, PLAIN, script(&[Data("a"), Panic]));
+    let mut body = response.into_body();
+    now(body.frame()).unwrap().unwrap();
+    catch_unwind(AssertUnwindSafe(|| now(body.frame()))).unwrap_err();
+    assert_eq!(ends(&circuit), FAILURE);
+}
+
+#[test]
+fn size_end_and_frames_pass_unchanged() {
+    let layer = layer_of(&ManualClock::new()).until_end_of_body();
+    let service = layer.layer(service_fn(async |()| {
+        Ok::<_, BoxError>(Response::new(Full::<&[u8]>::new(b"hello")))
+    }));
+    let body = now(service.oneshot(())).unwrap().into_body();
+    assert_eq!(body.size_hint().exact(), Some(5));
+    assert!(!body.is_end_stream());
+    let bytes: &[u8] = &now(body.collect()).unwrap().to_bytes();
+    assert_eq!(bytes, b"hello");
+}
+
+#[test]
+fn the_latency_is_that_of_the_head_unless_asked_otherwise() {
+    for (to_end, slow) in [(false, 0), (true, 1)] {
+        let clock = ManualClock::new();
+        let layer = layer_of(&clock).until_end_of_body();
+        let layer = if to_end { layer.latency_to_end_of_body() } else { layer };
+        let circuit = layer.circuit().clone();
+        let service = layer
+            .layer(service_fn(async |()| Ok::<_, BoxError>(Response::new(script(&[Data("a")])))));
+        let body = now(service.oneshot(())).unwrap().into_body();
+        clock.advance(2 * SECOND);
+        now(body.collect()).unwrap();
+        assert_eq!((ends(&circuit), circuit.snapshot().totals.slow), (SUCCESS, slow));
+    }
+}
+
+#[test]
+fn a_probes_lease_bounds_an_endless_stream() {
+    let clock = ManualClock::new();
+    let layer = layer_of(&clock);
+    let circuit = layer.circuit().clone();
+    circuit.trip();
+    clock.advance(5 * SECOND);
+    let service = layer
+        .until_end_of_body()
+        .layer(service_fn(async |()| Ok::<_, BoxError>(Response::new(script(&[Data("a")])))));
+    let body = now(service.oneshot(())).unwrap().into_body();
+    assert_eq!(circuit.state(), State::HalfOpen);
+    clock.advance(60 * SECOND);
+    assert_eq!(circuit.state(), State::Open);
+    now(body.collect()).unwrap();
+    assert_eq!(circuit.state(), State::Open, "a late end counts for nothing");
+    assert_eq!(ends(&circuit), FAILURE);
+}
+
+#[test]
+fn a_fallbacks_answer_is_no_call() {
+    let layer = layer_of(&ManualClock::new())
+        .until_end_of_body()
+        .fallback(|_: CircuitOpen| Response::new(script(&[Data("spare"), Error])));
+    let circuit = layer.circuit().clone();
+    circuit.trip();
+    let service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(Response::new(script(&[])))));
+    let body = now(service.oneshot(())).unwrap().into_body();
+    assert!(now(body.collect()).is_err());
+    assert_eq!(ends(&circuit), OPEN_END);
+}
+
+#[test]
+fn pushback_in_trailers_holds_an_opening() {
+    const DOWN: &[(&str, &str)] = &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "7000")];
+    let clock = ManualClock::new();
+    let config = Config::builder("pushback")
+        .consecutive_failures(1)
+        .open_for(Backoff::exponential(SECOND, 20 * SECOND).jitter(0.0))
+        .clock(&clock);
+    let layer = CircuitBreakerLayer::new(config.build().unwrap());
+    let circuit = layer.circuit().clone();
+    let service = layer.until_end_of_body().layer(service_fn(async |()| {
+        let mut response = Response::new(script(&[Data("a"), Trailers(DOWN)]));
+        *response.headers_mut() = headers(GRPC);
+        Ok::<_, BoxError>(response)
+    }));
+    now(now(service.oneshot(())).unwrap().into_body().collect()).unwrap();
+    assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(7 * SECOND));
+}
