@@ -5,10 +5,11 @@ use std::fmt::Debug;
 use crate::{
     circuit::{Permit, Reading},
     outcome::Outcome,
+    sealed::Sealed,
 };
 
 /// When a call has ended. Sealed: it is [`AtHead`] or, for HTTP, `AtEndOfBody`.
-pub trait Ending<Response>: Copy + Debug + sealed::Sealed {
+pub trait Ending<Response>: Copy + Debug + Sealed {
     /// What the caller gets.
     type Response;
 
@@ -31,7 +32,7 @@ pub trait Ending<Response>: Copy + Debug + sealed::Sealed {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtHead;
 
-impl sealed::Sealed for AtHead {}
+impl Sealed for AtHead {}
 
 impl<Response> Ending<Response> for AtHead {
     type Response = Response;
@@ -51,8 +52,4 @@ impl<Response> Ending<Response> for AtHead {
     fn unjudged(self, response: Response) -> Response {
         response
     }
-}
-
-pub(crate) mod sealed {
-    pub trait Sealed {}
 }

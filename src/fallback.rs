@@ -11,13 +11,13 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use crate::{circuit::CircuitOpen, error::BoxError};
+use crate::{circuit::CircuitOpen, error::BoxError, sealed::Sealed};
 
 /// The error type towards the caller. Sealed.
 ///
 /// The classifier wants to see a boxed error, and the caller may want its own
 /// type back: hence the way in and the way out.
-pub trait OuterError<E>: sealed::Sealed {
+pub trait OuterError<E>: Sealed {
     /// What the caller sees.
     type Error;
 
@@ -48,7 +48,7 @@ pub trait OnOpen<Request, Response, E>: OuterError<E> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reject;
 
-impl sealed::Sealed for Reject {}
+impl Sealed for Reject {}
 
 impl<E: Into<BoxError>> OuterError<E> for Reject {
     type Error = BoxError;
@@ -87,7 +87,7 @@ impl<F, Kind> Fallback<F, Kind> {
     }
 }
 
-impl<F, Kind> sealed::Sealed for Fallback<F, Kind> {}
+impl<F, Kind> Sealed for Fallback<F, Kind> {}
 
 impl<F, Kind, E: KeptError<Kind>> OuterError<E> for Fallback<F, Kind> {
     type Error = E;
@@ -143,7 +143,7 @@ impl<F, Kind> FallbackWith<F, Kind> {
     }
 }
 
-impl<F, Kind> sealed::Sealed for FallbackWith<F, Kind> {}
+impl<F, Kind> Sealed for FallbackWith<F, Kind> {}
 
 impl<F, Kind, E: KeptError<Kind>> OuterError<E> for FallbackWith<F, Kind> {
     type Error = E;
@@ -274,8 +274,4 @@ impl KeptError<AsBox> for BoxError {
     fn release(error: BoxError) -> Self {
         error
     }
-}
-
-mod sealed {
-    pub trait Sealed {}
 }

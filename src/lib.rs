@@ -29,6 +29,7 @@ mod reqwest_middleware;
 #[cfg(feature = "retry")]
 mod retry;
 mod rules;
+mod sealed;
 mod service;
 mod state;
 mod time;

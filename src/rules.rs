@@ -9,7 +9,14 @@ use crate::{
 
 /// How a call that is dropped before it has ended is judged.
 ///
-/// Set with [`ConfigBuilder::cancellation`](crate::ConfigBuilder::cancellation).
+/// ```
+/// use tower_breaker::{Cancellation, Config};
+///
+/// # fn main() -> Result<(), tower_breaker::ConfigError> {
+/// Config::builder("checkout").cancellation(Cancellation::Neutral).build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cancellation {

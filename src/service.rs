@@ -48,7 +48,15 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
 /// | `Buffer`, tonic | `Defer` | an error from `poll_ready` ends a `Buffer` for good, and becomes a wrong status in tonic |
 /// | `Balance`, `LoadShed` | `Wait` | an error evicts the endpoint for ever; waiting routes around it |
 ///
-/// With a fallback, `Error` acts like `Defer`: there is an answer.
+/// With a fallback, `Error` acts like `Defer`: there is an answer. More on it
+/// in [the order of layers](crate::docs::order_of_layers).
+///
+/// ```
+/// use tower_breaker::{CircuitBreakerLayer, Config, ResultClassifier, WhenOpen};
+///
+/// let layer = CircuitBreakerLayer::with_classifier(Config::default(), ResultClassifier::new())
+///     .when_open(WhenOpen::Defer);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenOpen {

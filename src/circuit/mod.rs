@@ -208,6 +208,17 @@ impl Circuit {
 
     /// Opens it, as if a rule had been met: from half-open the wait grows as
     /// after a failed probe; an open one stays as it is.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config, State};
+    ///
+    /// let circuit = Circuit::new(Config::default());
+    /// circuit.trip();
+    /// assert_eq!(circuit.state(), State::Open);
+    ///
+    /// circuit.reset();
+    /// assert_eq!(circuit.state(), State::Closed);
+    /// ```
     pub fn trip(&self) {
         self.update(Machine::trip);
     }

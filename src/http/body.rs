@@ -14,10 +14,11 @@ use pin_project_lite::pin_project;
 use super::{grpc, retry_after};
 use crate::{
     circuit::{Permit, Reading},
-    ending::{AtHead, Ending, sealed::Sealed},
+    ending::{AtHead, Ending},
     future::FailIfUnwound,
     layer::CircuitBreakerLayer,
     outcome::Outcome,
+    sealed::Sealed,
 };
 
 /// A call has ended when the body of its response has: set by
