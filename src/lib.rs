@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Here and not among the lints of the package, where it would bind its tests
+// too, and a test may bring an allocator that counts.
+#![forbid(unsafe_code)]
 
 mod backoff;
 mod cause;

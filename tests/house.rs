@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 6] = [
         "probes",
         "ratio",
         "rules",
+        "sealed",
         "state",
         "time",
         "totals",

@@ -182,7 +182,7 @@ impl Circuit {
         totals.success += self.0.passed.0.load(Ordering::Relaxed);
         totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
         Snapshot {
-            name: Arc::clone(&self.0.name),
+            name: self.0.name.to_string(),
             state: view.state,
             generation: view.generation,
             since: self.0.instant(view.since),

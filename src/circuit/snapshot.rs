@@ -1,9 +1,6 @@
 //! A circuit at one instant, for a person or a page.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     cause::Cause, machine::Progress, overrides::Override, rules::Rules, state::State,
@@ -33,7 +30,7 @@ use crate::{
 #[non_exhaustive]
 pub struct Snapshot {
     /// The circuit's name.
-    pub name: Arc<str>,
+    pub name: String,
     /// What the machine decided; see `active_override` for what the operator
     /// did.
     pub state: State,
