@@ -13,7 +13,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 use crate::{
-    circuit::Permit,
+    circuit::{Permit, Reading},
     classify::Classify,
     ending::Ending,
     error::{BoxError, proves_nothing},
@@ -83,7 +83,11 @@ where
 
         // By branches: a response is large, and moved as seldom as can be.
         match ready!(polled) {
-            Ok(response) => Poll::Ready(Ok(watch.respond(response, ending))),
+            Ok(response) => {
+                let (outcome, reading) = watch.judge(&response);
+                let permit = &mut watch.permit;
+                Poll::Ready(Ok(ending.judged(response, outcome, reading, permit)))
+            }
             Err(error) => {
                 let error = O::hold(error);
                 watch.fail(&error);
@@ -106,23 +110,21 @@ impl<F, A, C, O, T> fmt::Debug for ResponseFuture<F, A, C, O, T> {
 impl<C> Watch<C> {
     /// Has a response judged. It may not be the end of the call yet.
     #[inline]
-    fn respond<Response, T>(&mut self, response: Response, ending: T) -> T::Response
+    fn judge<Response>(&mut self, response: &Response) -> (Outcome, Reading)
     where
         C: Classify<Response>,
-        T: Ending<Response>,
     {
         let Self { permit, classifier } = self;
         let reading = permit.read();
         let unwinding = FailIfUnwound(permit);
-        let latency = reading.latency.unwrap_or_default();
-        let outcome = classifier.classify(Ok(&response), latency);
+        let outcome = classifier.classify(Ok(response), reading.latency.unwrap_or_default());
         if outcome != Outcome::Success {
-            if let Some(hint) = classifier.retry_after(&response) {
+            if let Some(hint) = classifier.retry_after(response) {
                 unwinding.0.hint(hint);
             }
         }
         mem::forget(unwinding);
-        ending.judged(response, outcome, reading, permit)
+        (outcome, reading)
     }
 
     /// Has an error judged, and ends the call.

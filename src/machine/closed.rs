@@ -45,7 +45,7 @@ impl Closed {
         };
         self.ring.expire(now);
         let before = self.ring.counts();
-        self.ring.record(sample, now);
+        self.ring.record(sample);
         let after = self.ring.counts();
         if let Some(episode) = &mut self.failing {
             episode.record(sample, sample.failed, before.failures, after.failures, now);
@@ -67,6 +67,10 @@ impl Closed {
     }
 
     fn reason_to_open(&self, counts: Counts, now: Time, rules: &Rules) -> Option<Cause> {
+        if counts.failures == 0 && counts.slow == 0 {
+            // Then the call just recorded was good, and ended any row.
+            return None;
+        }
         let reaches = |rate: Ratio, bad: fn(Counts) -> u64, episode: &Option<Episode>| {
             counts.calls >= rules.minimum_calls
                 && rate.reached_by(bad(counts), counts.calls)
@@ -132,7 +136,8 @@ impl Episode {
             self.recent.clear();
         }
         if self.began.is_some() {
-            self.recent.record(sample, now);
+            self.recent.expire(now);
+            self.recent.record(sample);
         }
         if after == 0 {
             self.began = None;

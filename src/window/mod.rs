@@ -112,10 +112,11 @@ impl Ring {
         }
     }
 
-    pub(crate) fn record(&mut self, sample: Sample, now: Time) {
+    /// Takes in a call that ended when `expire` was last told.
+    pub(crate) fn record(&mut self, sample: Sample) {
         match self {
             Self::Count(ring) => ring.record(sample),
-            Self::Time(ring) => ring.record(sample, now),
+            Self::Time(ring) => ring.record(sample),
         }
     }
 

@@ -35,16 +35,22 @@ impl TimeRing {
         ring
     }
 
-    pub(crate) fn record(&mut self, sample: Sample, now: Time) {
-        self.expire(now);
+    /// Takes in a call that ended when `expire` was last told.
+    #[inline]
+    pub(crate) fn record(&mut self, sample: Sample) {
         self.buckets[self.newest_slot].add(sample);
         self.counts.add(sample);
     }
 
+    /// Forgets what has left the window by `now`.
+    #[inline]
     pub(crate) fn expire(&mut self, now: Time) {
-        if now < self.newest_until {
-            return;
+        if now >= self.newest_until {
+            self.advance(now);
         }
+    }
+
+    fn advance(&mut self, now: Time) {
         let number = self.number(now);
         if number <= self.newest {
             return;
@@ -136,7 +142,8 @@ mod tests {
                 assert_eq!((read.calls, read.failures), expected(&calls), "reading at {now}");
 
                 let failed = i % 3 == 0;
-                ring.record(Sample { failed, slow: false }, at(now));
+                ring.expire(at(now));
+                ring.record(Sample { failed, slow: false });
                 calls.push((now, failed));
                 let sums = ring.counts();
                 assert_eq!((sums.calls, sums.failures), expected(&calls), "recording at {now}");
@@ -147,11 +154,13 @@ mod tests {
     #[test]
     fn time_at_its_end_does_not_overflow() {
         let mut ring = TimeRing::new(Duration::from_nanos(1), 1);
-        ring.record(BAD, at(0));
-        ring.record(BAD, Time::from_nanos(u64::MAX));
+        ring.record(BAD);
+        ring.expire(Time::from_nanos(u64::MAX));
+        ring.record(BAD);
         assert_eq!(ring.counts().calls, 1);
         let mut ring = TimeRing::new(Duration::from_nanos(10), 10_000);
-        ring.record(BAD, Time::from_nanos(u64::MAX));
+        ring.expire(Time::from_nanos(u64::MAX));
+        ring.record(BAD);
         assert_eq!(ring.counts_at(Time::from_nanos(u64::MAX)).calls, 1);
     }
 }
