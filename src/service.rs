@@ -45,8 +45,9 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
 /// | around the breaker | choose | because |
 /// |---|---|---|
 /// | nothing, or a retry | `Error` | the caller learns it at once |
-/// | `Buffer`, tonic | `Defer` | an error from `poll_ready` ends a `Buffer` for good, and becomes a wrong status in tonic |
-/// | `Balance`, `LoadShed` | `Wait` | an error evicts the endpoint for ever; waiting routes around it |
+/// | `Buffer`, `Steer`, `SpawnReady`, `ConcurrencyLimit`, tonic | `Defer` | an error from `poll_ready` ends a `Buffer` for good, stops all routes of a `Steer`, keeps a place in a limit, and becomes a wrong status in tonic |
+/// | `Balance` | `Wait` | an error evicts the endpoint for ever; waiting routes around it |
+/// | `LoadShed` | `Error` or `Defer` | the refusal passes; with `Wait` the load is shed, without a reason |
 ///
 /// With a fallback, `Error` acts like `Defer`: there is an answer. More on it
 /// in [the order of layers](crate::docs::order_of_layers).

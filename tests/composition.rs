@@ -22,6 +22,7 @@ use tower_breaker::{
     Backoff, Circuit, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Config, ConfigBuilder,
     ManualClock, Probes, ResultClassifier, State, WhenOpen,
 };
+use tower_test::mock;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,7 +32,7 @@ type Reply = &'static str;
 type Guarded = CircuitBreaker<Dependency, ResultClassifier>;
 
 /// Opens at the first failure, for five seconds; one probe. On tokio's clock.
-fn paused() -> ConfigBuilder {
+fn on_tokios_clock() -> ConfigBuilder {
     Config::builder("touchy")
         .consecutive_failures(1)
         .open_for(Backoff::fixed(5 * SECOND))
@@ -40,7 +41,7 @@ fn paused() -> ConfigBuilder {
 
 /// The same on a clock of the test's.
 fn touchy(clock: &ManualClock) -> ConfigBuilder {
-    paused().clock(clock)
+    on_tokios_clock().clock(clock)
 }
 
 fn circuit(config: ConfigBuilder) -> Circuit {
@@ -110,7 +111,13 @@ fn guarded(config: ConfigBuilder, when_open: WhenOpen) -> (Guarded, Dependency, 
 
 /// One call, once the service is ready for it.
 async fn ask<S: Service<Request>>(service: &mut S) -> Result<S::Response, S::Error> {
-    service.ready().await?.call("anything").await
+    in_time(async { service.ready().await?.call("anything").await }).await
+}
+
+/// Fails what hangs: on tokio's clock, paused in every test, a day is over at
+/// once when there is nothing left to do.
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(DAY, future).await.expect("it hangs")
 }
 
 /// A call under way.
@@ -129,11 +136,17 @@ fn ready_now<S: Service<Request>>(service: &mut S) -> Poll<Result<(), S::Error>>
     service.poll_ready(&mut Context::from_waker(Waker::noop()))
 }
 
-/// How long it took on tokio's clock, which a test has paused.
+/// Has a mock answer its next request.
+async fn serve(handle: &mut mock::Handle<Request, Reply>, reply: Reply) {
+    let (_, answer) = in_time(handle.next_request()).await.unwrap();
+    answer.send_response(reply);
+}
+
+/// How long it took on tokio's clock.
 #[expect(clippy::disallowed_methods, reason = "it stands still unless somebody waits")]
 async fn timed<F: Future>(future: F) -> (Duration, F::Output) {
     let start = tokio::time::Instant::now();
-    let output = future.await;
+    let output = in_time(future).await;
     (start.elapsed(), output)
 }
 
@@ -151,7 +164,7 @@ mod buffer {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_error_one_call_while_open_ends_it_for_good() {
         let clock = ManualClock::new();
         let (service, dependency, circuit) = guarded(touchy(&clock), WhenOpen::Error);
@@ -180,7 +193,7 @@ mod buffer {
         assert_eq!(dependency.calls(), 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_defer_the_refusal_is_the_answer_and_the_buffer_lives_on() {
         let clock = ManualClock::new();
         let (service, dependency, circuit) = guarded(touchy(&clock), WhenOpen::Defer);
@@ -202,7 +215,7 @@ mod buffer {
 
     #[tokio::test(start_paused = true)]
     async fn with_wait_the_call_and_all_behind_it_wait_in_the_buffer() {
-        let (service, _dependency, circuit) = guarded(paused(), WhenOpen::Wait);
+        let (service, _dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
         let mut buffer = Buffer::new(service, 8);
         circuit.trip();
         let mut other = buffer.clone();
@@ -212,7 +225,7 @@ mod buffer {
         assert_eq!((one.unwrap(), two.unwrap()), ("served", "served"));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_a_fallback_error_is_no_error_and_spares_it() {
         let circuit = circuit(touchy(&ManualClock::new()));
         let layer = breaker(&circuit, WhenOpen::Error).fallback(|_| "spare");
@@ -268,7 +281,7 @@ mod balance {
         [Endpoint::new("left", touchy(clock)), Endpoint::new("right", touchy(clock))]
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_error_an_endpoint_that_opened_once_is_evicted_for_ever() {
         let clock = ManualClock::new();
         let endpoints = pair(&clock);
@@ -292,7 +305,7 @@ mod balance {
         assert_eq!(left.dependency.calls(), 2);
 
         right.circuit.trip();
-        let mut balance = tower_test::mock::Spawn::new(balance);
+        let mut balance = mock::Spawn::new(balance);
         assert!(balance.poll_ready().is_pending());
         assert!(balance.get_ref().is_empty());
         right.circuit.reset();
@@ -301,7 +314,7 @@ mod balance {
         assert!(balance.poll_ready().is_pending());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_wait_an_endpoint_is_routed_around_and_comes_back() {
         let clock = ManualClock::new();
         let endpoints = pair(&clock);
@@ -333,7 +346,7 @@ mod balance {
 
     #[tokio::test(start_paused = true)]
     async fn with_wait_and_all_open_callers_wait_for_the_first_to_be_due() {
-        let open_for = |seconds: u32| paused().open_for(Backoff::fixed(seconds * SECOND));
+        let open_for = |seconds: u32| on_tokios_clock().open_for(Backoff::fixed(seconds * SECOND));
         let endpoints = [Endpoint::new("left", open_for(5)), Endpoint::new("right", open_for(3))];
         let mut balance = balance(&endpoints, WhenOpen::Wait);
         for endpoint in &endpoints {
@@ -354,20 +367,20 @@ mod balance {
         assert_eq!(left.circuit.state(), State::Closed);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_wait_and_all_open_a_reset_by_hand_wakes_the_balance() {
         let endpoints = pair(&ManualClock::new());
-        let mut balance = tower_test::mock::Spawn::new(balance(&endpoints, WhenOpen::Wait));
+        let mut balance = mock::Spawn::new(balance(&endpoints, WhenOpen::Wait));
         assert!(balance.poll_ready().is_ready(), "both are in the set of the ready");
         endpoints.iter().for_each(|endpoint| endpoint.circuit.trip());
         assert!(balance.poll_ready().is_pending());
         endpoints[1].circuit.reset();
         assert!(balance.is_woken());
         assert!(balance.poll_ready().is_ready());
-        assert_eq!(balance.call("anything").await.unwrap(), "right");
+        assert_eq!(in_time(balance.call("anything")).await.unwrap(), "right");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_defer_an_open_endpoint_goes_on_drawing_the_calls() {
         let clock = ManualClock::new();
         let endpoints = pair(&clock);
@@ -378,11 +391,14 @@ mod balance {
             assert!(is_open(&ask(&mut balance).await.unwrap_err()));
         }
         assert_eq!(right.dependency.calls(), 0, "well, ready, and not asked");
+
+        // Ready while open, it is asked once more before it is called.
+        assert!(matches!(ready_now(&mut balance), Poll::Ready(Ok(()))));
         clock.advance(5 * SECOND);
         assert_eq!(ask(&mut balance).await.unwrap(), "left");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_ready_cache_drops_what_errs_and_keeps_what_waits() {
         let clock = ManualClock::new();
         let endpoint = Endpoint::new("only", touchy(&clock));
@@ -424,11 +440,11 @@ mod balance {
         probe.cancel();
         assert!(matches!(cache.poll_pending(cx), Poll::Ready(Ok(()))));
         assert!(cache.check_ready(cx, &ONLY).unwrap());
-        assert_eq!(cache.call_ready(&ONLY, "anything").await.unwrap(), "only");
+        assert_eq!(in_time(cache.call_ready(&ONLY, "anything")).await.unwrap(), "only");
         assert_eq!(endpoint.circuit.state(), State::Closed);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_endpoint_evicted_while_it_waits_is_dropped() {
         let endpoint = Endpoint::new("only", touchy(&ManualClock::new()));
         endpoint.circuit.trip();
@@ -449,7 +465,7 @@ mod load_shed {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn outside_a_breaker_that_waits_it_sheds_while_that_is_open() {
         let clock = ManualClock::new();
         let (service, dependency, circuit) = guarded(touchy(&clock), WhenOpen::Wait);
@@ -474,7 +490,7 @@ mod load_shed {
         assert_eq!(circuit.state(), State::Closed);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn outside_a_breaker_that_errs_or_defers_it_has_nothing_to_do() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer] {
             let clock = ManualClock::new();
@@ -493,7 +509,7 @@ mod load_shed {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_what_it_sheds_is_ignored_and_gives_the_probe_back() {
         let clock = ManualClock::new();
         let circuit = circuit(touchy(&clock));
@@ -521,7 +537,7 @@ mod load_shed {
         assert_eq!(circuit.state(), State::Closed);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn between_two_breakers_it_hides_neither_from_the_other() {
         let clock = ManualClock::new();
         let (inner, _dependency, inner_circuit) = guarded(touchy(&clock), WhenOpen::Wait);
@@ -539,7 +555,7 @@ mod load_shed {
 mod concurrency_limit {
     use tokio::sync::Semaphore;
     use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
-    use tower_test::mock::{self, Handle, Mock};
+    use tower_test::mock::{Handle, Mock};
 
     use super::*;
 
@@ -601,21 +617,19 @@ mod concurrency_limit {
         assert_eq!(progress(), (1, 1));
         assert!(ready_now(&mut second).is_pending(), "throttled");
         assert_eq!(progress(), (1, 1));
-        let (_, answer) = handle.next_request().await.unwrap();
-        answer.send_response("well");
-        assert_eq!(probe.await.unwrap(), "well");
+        serve(handle, "well").await;
+        assert_eq!(in_time(probe).await.unwrap(), "well");
         assert_eq!(progress(), (1, 0));
 
         let probe = begin(&mut second);
         assert_eq!(progress(), (0, 1));
-        let (_, answer) = handle.next_request().await.unwrap();
-        answer.send_response("well");
-        assert_eq!(probe.await.unwrap(), "well");
+        serve(handle, "well").await;
+        assert_eq!(in_time(probe).await.unwrap(), "well");
         assert_eq!(circuit.state(), State::Closed);
         assert_eq!(places.available_permits(), 1);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_a_throttled_call_spends_no_probe() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer, WhenOpen::Wait] {
             let parts = parts();
@@ -624,7 +638,7 @@ mod concurrency_limit {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn outside_a_throttled_call_spends_no_probe() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer, WhenOpen::Wait] {
             let parts = parts();
@@ -633,7 +647,7 @@ mod concurrency_limit {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_the_circuit_is_looked_at_again_when_a_place_is_free() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer, WhenOpen::Wait] {
             let mut parts = parts();
@@ -650,7 +664,7 @@ mod concurrency_limit {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn on_either_side_the_time_a_call_is_throttled_is_no_latency() {
         async fn throttled_for_a_minute(
             mut service: impl Service<Request, Response = Reply, Error = BoxError>,
@@ -661,9 +675,8 @@ mod concurrency_limit {
             parts.clock.advance(60 * SECOND);
             drop(place);
             let call = begin(&mut service);
-            let (_, answer) = parts.handle.next_request().await.unwrap();
-            answer.send_response("well");
-            assert_eq!(call.await.unwrap(), "well");
+            serve(&mut parts.handle, "well").await;
+            assert_eq!(in_time(call).await.unwrap(), "well");
             let totals = parts.circuit.snapshot().totals;
             assert_eq!((totals.success, totals.slow), (1, 0));
         }
@@ -679,7 +692,7 @@ mod concurrency_limit {
         throttled_for_a_minute(breaker_in_limit(&parts, WhenOpen::Error), parts).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_no_caller_takes_a_place_while_open() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer, WhenOpen::Wait] {
             let parts = parts();
@@ -690,28 +703,27 @@ mod concurrency_limit {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_the_loser_between_ready_and_call_keeps_its_place_until_its_next_call() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer, WhenOpen::Wait] {
             let mut parts = parts();
             let mut service = limit_in_breaker(&parts, when_open);
             assert!(ready_now(&mut service).is_ready());
             parts.circuit.trip();
-            assert!(is_open(&service.call("late").await.unwrap_err()));
+            assert!(is_open(&in_time(service.call("late")).await.unwrap_err()));
             // The limit gave it a place and was not called.
             assert_eq!(parts.places.available_permits(), 0, "{when_open:?}");
             parts.circuit.reset();
             assert!(ready_now(&mut service.clone()).is_pending(), "{when_open:?}");
 
             let call = begin(&mut service);
-            let (_, answer) = parts.handle.next_request().await.unwrap();
-            answer.send_response("well");
-            assert_eq!(call.await.unwrap(), "well");
+            serve(&mut parts.handle, "well").await;
+            assert_eq!(in_time(call).await.unwrap(), "well");
             assert_eq!(parts.places.available_permits(), 1, "{when_open:?}");
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn outside_a_refused_caller_keeps_its_place_until_it_is_dropped() {
         // Being refused, or waiting, it holds what others wait for.
         for when_open in [WhenOpen::Error, WhenOpen::Wait] {
@@ -730,7 +742,7 @@ mod concurrency_limit {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn outside_a_deferred_refusal_gives_its_place_back() {
         let parts = parts();
         let mut refused = breaker_in_limit(&parts, WhenOpen::Defer);
@@ -818,7 +830,7 @@ mod timeout {
     #[tokio::test(start_paused = true)]
     async fn outside_it_takes_a_probe_that_hangs_for_a_failed_one() {
         let (service, dependency, circuit) =
-            guarded(paused().slow_calls(SECOND / 2, 0.5), WhenOpen::Error);
+            guarded(on_tokios_clock().slow_calls(SECOND / 2, 0.5), WhenOpen::Error);
         let mut service = Timeout::new(service, SECOND);
         dependency.set(Mood::Hangs);
         circuit.trip();
@@ -830,7 +842,7 @@ mod timeout {
 
     #[tokio::test(start_paused = true)]
     async fn it_does_not_bound_the_wait_to_be_ready() {
-        let (service, _dependency, circuit) = guarded(paused(), WhenOpen::Wait);
+        let (service, _dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
         let mut service = Timeout::new(service, SECOND);
         circuit.trip();
         let (took, answer) = timed(ask(&mut service)).await;
@@ -897,7 +909,7 @@ mod retry {
     }
 
     fn five() -> ConfigBuilder {
-        paused().consecutive_failures(5)
+        on_tokios_clock().consecutive_failures(5)
     }
 
     #[tokio::test(start_paused = true)]
@@ -943,7 +955,7 @@ mod retry {
 
     #[tokio::test(start_paused = true)]
     async fn outside_a_breaker_that_waits_the_retry_waits_and_is_the_probe() {
-        let (service, dependency, circuit) = guarded(paused(), WhenOpen::Wait);
+        let (service, dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
         let mut service = Retry::new(Retries::new(10, true), service);
         dependency.set(Mood::Down);
         let heal = async {
@@ -1021,7 +1033,7 @@ mod retry {
 
     #[tokio::test(start_paused = true)]
     async fn outside_a_breaker_that_waits_a_total_timeout_bounds_the_retry() {
-        let (service, dependency, circuit) = guarded(paused(), WhenOpen::Wait);
+        let (service, dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
         let mut service = Timeout::new(Retry::new(Retries::new(10, true), service), 2 * SECOND);
         dependency.set(Mood::Down);
         // The first attempt was admitted; its retry waits inside the call.
@@ -1077,10 +1089,10 @@ mod steer {
         service: &mut S,
         to: Request,
     ) -> Result<S::Response, S::Error> {
-        service.ready().await?.call(to).await
+        in_time(async { service.ready().await?.call(to).await }).await
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_error_one_open_circuit_stops_every_route() {
         let clock = ManualClock::new();
         let (mut steer, [left, right]) = steer(&clock, WhenOpen::Error);
@@ -1103,20 +1115,20 @@ mod steer {
         assert!(is_open(&go(&mut steer, "right").await.unwrap_err()));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_wait_one_open_circuit_stops_every_route_until_it_is_due() {
         let clock = ManualClock::new();
         let (steer, [left, _right]) = steer(&clock, WhenOpen::Wait);
         left.trip();
-        let mut steer = tower_test::mock::Spawn::new(steer);
+        let mut steer = mock::Spawn::new(steer);
         assert!(steer.poll_ready().is_pending());
         clock.advance(5 * SECOND);
         assert!(steer.is_woken());
         assert!(steer.poll_ready().is_ready());
-        assert_eq!(steer.call("right").await.unwrap(), "right");
+        assert_eq!(in_time(steer.call("right")).await.unwrap(), "right");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn with_defer_each_route_stands_for_itself() {
         let clock = ManualClock::new();
         let (mut steer, [left, right]) = steer(&clock, WhenOpen::Defer);
@@ -1144,7 +1156,7 @@ mod boxed {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn boxes_clones_and_oneshots_share_the_circuit() {
         let clock = ManualClock::new();
         let (service, dependency, circuit) = guarded(touchy(&clock), WhenOpen::Error);
@@ -1178,7 +1190,7 @@ mod boxed {
     #[tokio::test(start_paused = true)]
     async fn a_oneshot_is_refused_early_or_late_or_waits() {
         for when_open in [WhenOpen::Error, WhenOpen::Defer, WhenOpen::Wait] {
-            let (service, _dependency, circuit) = guarded(paused(), when_open);
+            let (service, _dependency, circuit) = guarded(on_tokios_clock(), when_open);
             circuit.trip();
             let (took, answer) = timed(service.oneshot("anything")).await;
             if when_open == WhenOpen::Wait {
@@ -1215,7 +1227,7 @@ mod reconnect {
 
     type Connection<S> = Result<S, BoxError>;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn around_error_it_connects_in_a_spin_within_one_poll() {
         let clock = ManualClock::new();
         let (service, dependency, circuit) = guarded(touchy(&clock), WhenOpen::Error);
@@ -1229,13 +1241,13 @@ mod reconnect {
         assert!(matches!(ready_now(&mut service), Poll::Ready(Ok(()))));
         assert_eq!(connects.load(Relaxed), 1_001);
         assert_eq!(circuit.snapshot().totals.rejected, 1_000);
-        let error = service.call("anything").await.unwrap_err();
+        let error = in_time(service.call("anything")).await.unwrap_err();
         assert_eq!(error.to_string(), "out of sockets");
         assert!(CircuitOpen::find_in(&*error).is_none(), "that it was open is lost");
         assert_eq!(dependency.calls(), 1);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn around_defer_it_keeps_the_connection() {
         let clock = ManualClock::new();
         let (service, _dependency, circuit) = guarded(touchy(&clock), WhenOpen::Defer);
@@ -1252,7 +1264,7 @@ mod reconnect {
 
     #[tokio::test(start_paused = true)]
     async fn around_wait_it_keeps_the_connection_and_waits() {
-        let (service, _dependency, circuit) = guarded(paused(), WhenOpen::Wait);
+        let (service, _dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
         let (maker, connects) = maker(service, 1_000);
         let mut service = Reconnect::new(maker, ());
         circuit.trip();
@@ -1262,7 +1274,7 @@ mod reconnect {
         assert_eq!(connects.load(Relaxed), 1);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_a_connection_that_fails_is_a_failed_call_and_opens() {
         let clock = ManualClock::new();
         let circuit = circuit(touchy(&clock).consecutive_failures(3));
@@ -1298,7 +1310,7 @@ mod reconnect {
         assert_eq!((circuit.state(), connects.load(Relaxed)), (State::Closed, 5));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_a_connection_error_that_nobody_fetched_fails_the_next_call() {
         let clock = ManualClock::new();
         let circuit = circuit(touchy(&clock));
@@ -1316,7 +1328,7 @@ mod reconnect {
         let mut service = breaker(&circuit, WhenOpen::Error).layer(inner);
         assert!(matches!(ready_now(&mut service), Poll::Ready(Ok(()))));
         circuit.trip();
-        assert!(is_open(&service.call("late").await.unwrap_err()));
+        assert!(is_open(&in_time(service.call("late")).await.unwrap_err()));
 
         // It has connected by now, and reports the old error all the same.
         clock.advance(5 * SECOND);
@@ -1329,7 +1341,7 @@ mod reconnect {
     #[tokio::test(start_paused = true)]
     async fn inside_a_connection_that_hangs_is_no_call_and_never_opens() {
         let (_service, _dependency, circuit) =
-            guarded(paused().slow_calls(SECOND, 0.5), WhenOpen::Error);
+            guarded(on_tokios_clock().slow_calls(SECOND, 0.5), WhenOpen::Error);
         let maker =
             tower::service_fn(
                 |()| Box::pin(std::future::pending::<Result<Dependency, BoxError>>()),
@@ -1351,13 +1363,12 @@ mod spawn_ready {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use tower::spawn_ready::SpawnReady;
-    use tower_test::mock;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn around_wait_it_waits_in_the_background() {
-        let (service, _dependency, circuit) = guarded(paused(), WhenOpen::Wait);
+        let (service, _dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
         let mut service = SpawnReady::new(service);
         circuit.trip();
         assert!(poll(service.ready()).is_pending());
@@ -1366,7 +1377,23 @@ mod spawn_ready {
         assert!(about(5 * SECOND, took), "{took:?}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn around_wait_a_change_by_hand_is_heard_in_the_background() {
+        let (service, _dependency, circuit) = guarded(on_tokios_clock(), WhenOpen::Wait);
+        let mut service = SpawnReady::new(service);
+        circuit.trip();
+        // Polled here first and then in a task of its own: who waits, changes.
+        assert!(poll(service.ready()).is_pending());
+        let reset = async {
+            tokio::time::sleep(SECOND).await;
+            circuit.reset();
+        };
+        let (took, (answer, ())) = timed(async { tokio::join!(ask(&mut service), reset) }).await;
+        assert_eq!(answer.unwrap(), "served");
+        assert!(about(SECOND, took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn around_error_it_survives_a_refusal_at_once_and_not_one_in_the_background() {
         let clock = ManualClock::new();
         let circuit = circuit(touchy(&clock));
@@ -1391,7 +1418,7 @@ mod spawn_ready {
         assert!(again.is_err(), "it awaits a task twice, and panics");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn around_defer_it_survives() {
         let clock = ManualClock::new();
         let circuit = circuit(touchy(&clock));
@@ -1405,12 +1432,11 @@ mod spawn_ready {
         assert!(is_open(&ask(&mut service).await.unwrap_err()));
         circuit.reset();
         let call = begin(&mut service);
-        let (_, answer) = handle.next_request().await.unwrap();
-        answer.send_response("served");
-        assert_eq!(call.await.unwrap(), "served");
+        serve(&mut handle, "served").await;
+        assert_eq!(in_time(call).await.unwrap(), "served");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn inside_it_is_not_asked_while_open() {
         let clock = ManualClock::new();
         let circuit = circuit(touchy(&clock));
@@ -1421,9 +1447,8 @@ mod spawn_ready {
         assert!(is_open(&ask(&mut service).await.unwrap_err()));
         clock.advance(5 * SECOND);
         let probe = begin(&mut service);
-        let (_, answer) = handle.next_request().await.unwrap();
-        answer.send_response("served");
-        assert_eq!(probe.await.unwrap(), "served");
+        serve(&mut handle, "served").await;
+        assert_eq!(in_time(probe).await.unwrap(), "served");
         assert_eq!(circuit.state(), State::Closed);
     }
 }
@@ -1433,7 +1458,7 @@ mod building {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_optional_layer_is_a_breaker_or_nothing() {
         let circuit = circuit(touchy(&ManualClock::new()));
         circuit.trip();
@@ -1451,7 +1476,7 @@ mod building {
         assert_eq!(circuit.snapshot().totals.rejected, 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_optional_service_may_be_behind_a_breaker_or_before_it() {
         let clock = ManualClock::new();
         let (service, _dependency, circuit) = guarded(touchy(&clock), WhenOpen::Error);
@@ -1468,7 +1493,7 @@ mod building {
         assert_eq!(circuit.state(), State::Open);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_layer_by_reference_puts_one_circuit_before_many() {
         let circuit = circuit(touchy(&ManualClock::new()));
         let layer = breaker(&circuit, WhenOpen::Error);
@@ -1484,7 +1509,7 @@ mod building {
         assert_eq!(layer.circuit().state(), State::Open);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn tower_knows_the_stack_for_a_service_whose_errors_are_boxed() {
         let layer = breaker(&circuit(touchy(&ManualClock::new())), WhenOpen::Error);
         let service = ServiceBuilder::new()
