@@ -41,7 +41,8 @@ impl Backoff {
         Self { initial, max, factor: 2.0, jitter: 0.2, seed: None }
     }
 
-    /// The same wait every time, without jitter.
+    /// The same wait every time, without jitter. A server's hint, which is
+    /// heeded up to the longest wait, can't lengthen it.
     pub const fn fixed(wait: Duration) -> Self {
         Self { initial: wait, max: wait, factor: 1.0, jitter: 0.0, seed: None }
     }

@@ -32,6 +32,14 @@ pub trait OuterError<E>: Sealed {
 
 /// What answers a call that was not let through. Sealed: it is [`Reject`],
 /// [`Fallback`] or [`FallbackWith`].
+#[diagnostic::on_unimplemented(
+    message = "the circuit breaker can't pass on the inner service's error `{E}`",
+    label = "the service in here fails with `{E}`",
+    note = "without a fallback the error is boxed, so it must be `Into<tower::BoxError>`: a \
+            `std::error::Error + Send + Sync + 'static`, a string, or the box itself",
+    note = "implement `std::error::Error` for it, or turn it into one inside the breaker, with \
+            `ServiceBuilder::map_err` after `.layer(breaker)`"
+)]
 pub trait OnOpen<Request, Response, E>: OuterError<E> {
     /// The answer to come.
     type Future: Future<Output = Result<Response, Self::Error>>;
@@ -62,6 +70,7 @@ impl<E: Into<BoxError>> OuterError<E> for Reject {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<Request, Response, E: Into<BoxError>> OnOpen<Request, Response, E> for Reject {
     type Future = Ready<Result<Response, BoxError>>;
 
@@ -253,6 +262,7 @@ pub enum AsError {}
 #[derive(Debug)]
 pub enum AsBox {}
 
+#[diagnostic::do_not_recommend]
 impl<E: Error + Send + Sync + 'static> KeptError<AsError> for E {
     fn hold(self) -> BoxError {
         Box::new(self)

@@ -45,6 +45,11 @@ pub fn service_unavailable<B: From<String>>(open: CircuitOpen) -> Response<B> {
 /// load with 503, an elapsed timeout (feature `tokio`) with 504, and
 /// everything else with a 500 that tells nothing of the inside.
 ///
+/// In front of a `Router` the error must be handled or answered, or it does not
+/// compile: "the trait bound `Infallible: From<Box<dyn Error + …>>` is not
+/// satisfied". Handlers other than axum's may not see an error of `poll_ready`:
+/// for those choose `WhenOpen::Defer`.
+///
 /// ```
 /// use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
 /// use tower::ServiceBuilder;

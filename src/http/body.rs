@@ -46,9 +46,14 @@ impl<B: Body> Ending<Response<B>> for AtEndOfBody {
         reading: Reading,
         permit: &mut Permit,
     ) -> Self::Response {
-        let grpc = grpc::is_grpc(response.headers());
-        let says_how = grpc && grpc::outcome(response.headers()).is_some();
-        let is_over = response.body().is_end_stream() || says_how;
+        let headers = response.headers();
+        let is_all_head = grpc::is_grpc(headers) && grpc::outcome(headers).is_some();
+        let wants_status = !is_all_head && grpc::has_status_in_trailers(headers);
+        let is_over = is_all_head || response.body().is_end_stream();
+        let outcome = match outcome {
+            Outcome::Success if is_over && wants_status => Outcome::Failure,
+            outcome => outcome,
+        };
         if outcome != Outcome::Success || is_over {
             permit.settle(Some(outcome), reading);
             return self.unjudged(response);
@@ -59,7 +64,7 @@ impl<B: Body> Ending<Response<B>> for AtEndOfBody {
                 Latency::ToHead => Some(Reading { now: None, ..reading }),
                 Latency::ToEnd => None,
             },
-            wants_status: grpc::has_status_in_trailers(response.headers()),
+            wants_status,
             is_complete: response.body().size_hint().exact() == Some(0),
         };
         response.map(|body| ResponseBody { body, watch: Some(watch) })
@@ -77,11 +82,18 @@ impl<C, O> CircuitBreakerLayer<C, O, AtHead> {
     /// its end: an error in the middle is a failure, and the trailers of a
     /// gRPC response decide by their `grpc-status` (one that ends without is
     /// a failure). What is no success at the head is settled there. A body
-    /// that is dropped early is neutral, for the client may have seen enough.
+    /// that is dropped early is neutral, for the client may have seen enough;
+    /// so is one that a server drops because the request was a HEAD.
+    ///
+    /// A gRPC status in the trailers is judged as by
+    /// [`HttpClassifier`](crate::HttpClassifier), whichever classifier judged
+    /// the head.
     ///
     /// The latency is still that of the head; see
     /// [`latency_to_end_of_body`](CircuitBreakerLayer::latency_to_end_of_body).
     /// A probe's lease bounds an endless stream.
+    ///
+    /// For `http::Response` alone: `reqwest::Response` keeps its body to itself.
     ///
     /// ```
     /// use tower_breaker::{CircuitBreakerLayer, Config};

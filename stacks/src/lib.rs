@@ -1,1 +1,6 @@
 //! What the tests and examples of the stacks share.
+
+pub mod echo;
+pub mod proto;
+pub mod server;
+pub mod upstream;
