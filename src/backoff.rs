@@ -83,9 +83,15 @@ impl Backoff {
         Duration::from_nanos(((nanos(wait) as f64 * spread) as u64).max(1))
     }
 
-    /// The cap, which a server's hint does not exceed either.
-    pub(crate) const fn longest(&self) -> Duration {
-        self.max
+    /// The wait a server asked for, up to the cap; spread upwards only, so that
+    /// not all whom it told the same come back together.
+    pub(crate) fn wait_hinted(&self, hinted: Duration, noise: f64) -> Duration {
+        let wait = nanos(hinted.min(self.max));
+        if self.jitter == 0.0 {
+            return Duration::from_nanos(wait);
+        }
+        // Casting a float to an integer saturates.
+        Duration::from_nanos((wait as f64 * (1.0 + self.jitter * noise)) as u64)
     }
 
     fn step(&self, step: u32) -> Duration {

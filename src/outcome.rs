@@ -58,10 +58,6 @@ pub enum CallEnd {
 }
 
 impl CallEnd {
-    /// Every way to end.
-    pub const ALL: [Self; 5] =
-        [Self::Success, Self::Failure, Self::Ignored, Self::Cancelled, Self::Stale];
-
     /// The end in one lower-case word.
     pub const fn as_str(self) -> &'static str {
         match self {

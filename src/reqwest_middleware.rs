@@ -71,7 +71,8 @@ where
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response, Error> {
-        let shared = Arc::new(Mutex::new(mem::take(extensions)));
+        // A copy, so that the caller keeps its own if this is dropped.
+        let shared = Arc::new(Mutex::new(extensions.clone()));
         let next = NextService { next, extensions: Arc::clone(&shared) };
         let result = self.layer.layer(next).oneshot(request).await;
         *extensions = mem::take(&mut lock(&shared));

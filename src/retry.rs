@@ -66,7 +66,11 @@ impl<P> RetryPolicy<P> {
     /// request. A refusal that names no time, or too long a one, ends it.
     ///
     /// The breaker must be on `WhenOpen::Defer`: Tower's `Retry` asks no policy
-    /// about an error from `poll_ready`.
+    /// about an error from `poll_ready`. The waits are on tokio's clock.
+    ///
+    /// # Panics
+    ///
+    /// The retry panics outside a tokio runtime with its timer enabled.
     pub const fn wait_when_open(policy: P, patience: Duration) -> Self {
         Self { policy, patience }
     }

@@ -49,6 +49,9 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
 /// | `Balance` | `Wait` | an error evicts the endpoint for ever; waiting routes around it |
 /// | `LoadShed` | `Error` or `Defer` | the refusal passes; with `Wait` the load is shed, without a reason |
 ///
+/// The circuit is looked at before the inner service. A caller that the inner
+/// service itself keeps waiting hears of an opening when it is polled again.
+///
 /// With a fallback, `Error` acts like `Defer`: there is an answer. More on it
 /// in [the order of layers](crate::docs::order_of_layers).
 ///
@@ -65,9 +68,19 @@ pub enum WhenOpen {
     #[default]
     Error,
     /// `poll_ready` is `Ready(Ok(()))`; the error comes from `call`.
+    ///
+    /// The inner service was not asked whether it is ready then, so the one call
+    /// that this readiness is good for is refused, even if it comes after the
+    /// circuit has closed: an owner that keeps readiness for long, such as
+    /// `Steer`, pays one refusal.
     Defer,
     /// `poll_ready` is `Pending` until the circuit changes or the wait is
     /// over. Needs tokio's timer, so a tokio runtime (or a `ManualClock`).
+    ///
+    /// # Panics
+    ///
+    /// `poll_ready` panics outside a tokio runtime with its timer enabled, if
+    /// it has to wait.
     #[cfg(feature = "tokio")]
     Wait,
 }

@@ -314,3 +314,30 @@ fn pushback_in_trailers_holds_an_opening() {
     now(now(service.oneshot(())).unwrap().into_body().collect()).unwrap();
     assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(7 * SECOND));
 }
+
+#[test]
+fn a_hint_is_spread_upwards_and_only_heard_by_the_machine_that_asked() {
+    let opened_for = |jitter: f64, seed: u64, forced: bool| {
+        let clock = ManualClock::new();
+        let open_for = Backoff::exponential(SECOND, 60 * SECOND).jitter(jitter).seed(seed);
+        let config = Config::builder("hints").open_for(open_for).clock(&clock).build().unwrap();
+        let layer = CircuitBreakerLayer::new(config);
+        let circuit = layer.circuit().clone();
+        if forced {
+            circuit.set_override(tower_breaker::Override::force_closed());
+        }
+        let service = layer.layer(service_fn(async |()| {
+            let busy = Response::builder().status(429).header("retry-after", "30");
+            Ok::<_, BoxError>(busy.body(()).unwrap())
+        }));
+        now(service.oneshot(())).unwrap();
+        circuit.clear_override();
+        circuit.trip();
+        circuit.try_acquire().unwrap_err().retry_after().unwrap()
+    };
+    assert_eq!(opened_for(0.0, 1, false), 30 * SECOND);
+    assert_eq!(opened_for(0.0, 1, true), SECOND, "under a forced closing only totals are fed");
+    let spread: Vec<_> = (0..50).map(|seed| opened_for(0.2, seed, false)).collect();
+    assert!(spread.iter().all(|wait| (30 * SECOND..=36 * SECOND).contains(wait)));
+    assert!(spread.windows(2).any(|pair| pair[0] != pair[1]));
+}

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tower_breaker::{Backoff, Circuit, Config, ManualClock, Outcome, Override, Probes};
+use tower_breaker::{
+    Backoff, Circuit, Config, ManualClock, Observer, Outcome, Override, Probes, Transition,
+};
 use tracing_subscriber::layer::SubscriberExt;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -127,6 +130,59 @@ fn the_series_say_what_happened() {
     assert_eq!(later["circuit_breaker_override kind=observe-only"], 1.0);
     assert_eq!(later["circuit_breaker_would_reject_total"], 1.0);
     assert!(!later.contains_key("circuit_breaker_call_duration_seconds"), "nobody asked");
+}
+
+/// Would-be rejections come once a call. They were queued with the transitions,
+/// and whoever was telling could not get away while others went on calling.
+#[test]
+fn what_comes_once_a_call_does_not_wait_for_who_is_telling_a_transition() {
+    struct Slow {
+        entered: mpsc::Sender<()>,
+        leave: Mutex<mpsc::Receiver<()>>,
+        would_reject: mpsc::Sender<thread::ThreadId>,
+    }
+
+    impl Observer for Slow {
+        fn on_transition(&self, _: &Transition) {
+            self.entered.send(()).unwrap();
+            self.leave.lock().unwrap().recv().unwrap();
+        }
+
+        fn on_would_reject(&self, _: &str) {
+            self.would_reject.send(thread::current().id()).unwrap();
+        }
+    }
+
+    let (entered, has_entered) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel();
+    let (would_reject, rejected) = mpsc::channel();
+    let observer = Slow { entered, leave: Mutex::new(may_leave), would_reject };
+    let circuit = Circuit::new(Config::builder("shop").observer(observer).build().unwrap());
+    circuit.set_override(Override::observe_only());
+    let tripping = circuit.clone();
+    let teller = thread::spawn(move || tripping.trip());
+    has_entered.recv().unwrap();
+    for _ in 0..3 {
+        drop(circuit.try_acquire().unwrap());
+        assert_eq!(rejected.try_recv(), Ok(thread::current().id()));
+    }
+    leave.send(()).unwrap();
+    teller.join().unwrap();
+}
+
+#[test]
+fn a_call_that_proves_nothing_is_slow_nowhere() {
+    let clock = ManualClock::new();
+    let config = Config::builder("shop").slow_calls(SECOND, 1.0).clock(&clock).build().unwrap();
+    let circuit = Circuit::new(config);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        let permit = circuit.try_acquire().unwrap();
+        clock.advance(2 * SECOND);
+        permit.record(Outcome::Ignored);
+    });
+    assert_eq!(series(&recorder.snapshotter())["circuit_breaker_slow_calls_total"], 0.0);
+    assert_eq!(circuit.snapshot().totals.slow, 0);
 }
 
 #[test]

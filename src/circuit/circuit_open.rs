@@ -80,7 +80,8 @@ impl fmt::Display for CircuitOpen {
             State::Open | State::Closed => write!(f, "circuit {} is open", self.name)?,
         }
         match self.retry_after {
-            Some(wait) => write!(f, ", retry after {wait:.1?}"),
+            // In seconds, so that it is ASCII and fits into any header.
+            Some(wait) => write!(f, ", retry after {:.1}s", wait.as_secs_f64()),
             None => Ok(()),
         }
     }

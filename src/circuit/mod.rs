@@ -400,7 +400,7 @@ impl Circuit {
         let counted =
             self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts));
         if let Some(counted) = counted {
-            let slow = end.slow && counted != CallEnd::Stale;
+            let slow = end.is_slow() && counted != CallEnd::Stale;
             self.0.tell_call(counted, slow, latency);
         }
     }
@@ -447,13 +447,18 @@ impl Circuit {
         shared.publish(&mut core);
         #[cfg(feature = "tokio")]
         let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
-        let told = !facts.happened.is_empty() && !shared.observers.is_empty();
-        if told {
-            core.untold.extend(facts.happened);
-        }
+        // Only what has an order waits for a teller. The rest comes once a call,
+        // and would pile up behind a slow observer.
+        let watched = !facts.happened.is_empty() && !shared.observers.is_empty();
+        let happened = if watched { facts.happened } else { Vec::new() };
+        let (ordered, direct): (Vec<_>, Vec<_>) =
+            happened.into_iter().partition(Fact::has_an_order);
+        let told = !ordered.is_empty();
+        core.untold.extend(ordered);
         drop(core);
         #[cfg(feature = "tokio")]
         woken.into_iter().for_each(std::task::Waker::wake);
+        direct.into_iter().for_each(|fact| shared.tell_apart(fact));
         if told {
             self.tell();
         }
@@ -529,12 +534,20 @@ impl Shared {
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
             }
+            apart @ (Fact::Lapsed { .. } | Fact::WouldReject) => self.tell_apart(apart),
+        }
+    }
+
+    /// Tells what has no order.
+    fn tell_apart(&self, fact: Fact) {
+        match fact {
             Fact::Lapsed { probes } => {
-                let end = CallEnd::Failure;
-                let call = Call { circuit: name, end, slow: false, latency: None };
-                (0..probes).for_each(|_| self.observers.tell(|observer| observer.on_call(&call)));
+                (0..probes).for_each(|_| self.tell_call(CallEnd::Failure, false, None));
             }
-            Fact::WouldReject => self.observers.tell(|observer| observer.on_would_reject(name)),
+            Fact::WouldReject => {
+                self.observers.tell(|observer| observer.on_would_reject(&self.name));
+            }
+            Fact::Transition(_) | Fact::Override { .. } => {}
         }
     }
 

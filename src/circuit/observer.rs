@@ -11,11 +11,15 @@ use crate::{cause::Cause, outcome::CallEnd, overrides::Override, state::State};
 
 /// Is told what happens in a circuit.
 ///
-/// Observers are called outside every lock, on the thread of the call that
-/// made it happen, so a thread-local request context is still in place.
-/// Transitions and overrides come in their order and each once. An observer
-/// may call the circuit; one that panics harms nobody: the panic goes to the
-/// panic hook and no further.
+/// Observers are called outside every lock. Transitions and overrides come in
+/// their order and each once: as a rule on the thread of the call that made
+/// them happen, whose thread-local context is then in place, but on another's
+/// if that one is still telling of an earlier one. Calls and rejections come on
+/// their own thread, always.
+///
+/// An observer may look at the circuit and steer it. It should not take a
+/// permit: that is a call of its own, which it would be told of in turn. One
+/// that panics harms nobody: the panic goes to the panic hook and no further.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};

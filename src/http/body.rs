@@ -91,7 +91,12 @@ impl<C, O> CircuitBreakerLayer<C, O, AtHead> {
     ///
     /// The latency is still that of the head; see
     /// [`latency_to_end_of_body`](CircuitBreakerLayer::latency_to_end_of_body).
-    /// A probe's lease bounds an endless stream.
+    /// **Read the bodies.** Where most are dropped unread, failures (which count
+    /// at the head) are nearly all the circuit sees, and probes are given back
+    /// for ever. And mind long streams: a probe's lease bounds an endless one,
+    /// and one that outlives its lease has failed, however well it went. Where
+    /// streams are long, raise [`Probes::lease`](crate::Probes::lease) above
+    /// them, or judge at the head.
     ///
     /// For `http::Response` alone: `reqwest::Response` keeps its body to itself.
     ///

@@ -87,7 +87,20 @@ pub(crate) struct End {
     pub(crate) slow: bool,
 }
 
+impl Fact {
+    /// Whether it must be told after those before it. The others come once a
+    /// call, and stand for themselves.
+    pub(crate) fn has_an_order(&self) -> bool {
+        matches!(self, Self::Transition(_) | Self::Override { .. })
+    }
+}
+
 impl End {
+    /// Whether it is counted as slow: only a call that was judged is.
+    pub(crate) fn is_slow(self) -> bool {
+        self.sample().is_some_and(|sample| sample.slow)
+    }
+
     /// How it enters a window, if it does.
     fn sample(self) -> Option<Sample> {
         match self.outcome {
@@ -288,7 +301,12 @@ impl Machine {
         facts: &mut Facts,
     ) {
         self.settle(now, facts);
-        if ticket.generation == self.generation {
+        let is_heard = match &self.overlay {
+            Some(overlay) if overlay.kind == OverrideKind::ForceClosed => false,
+            // Not what passed over the machine's head.
+            _ => self.state() == State::Closed || ticket.probe.is_some(),
+        };
+        if is_heard && ticket.generation == self.generation {
             self.hinted_until = self.hinted_until.max(Some(self.now.after(retry_after)));
         }
     }
@@ -503,7 +521,7 @@ impl Machine {
             None => (&mut self.totals.cancelled, CallEnd::Cancelled),
         };
         *total += 1;
-        self.totals.slow += u64::from(end.sample().is_some_and(|sample| sample.slow));
+        self.totals.slow += u64::from(end.is_slow());
         counted
     }
 
@@ -519,9 +537,10 @@ impl Machine {
         if self.state() == State::HalfOpen {
             self.step = self.step.saturating_add(1);
         }
-        let wait = self.rules.open_for.wait(self.step, self.noise.draw());
+        let noise = self.noise.draw();
         let hinted = self.hinted_until.take().map_or(Duration::ZERO, |until| until.since(at));
-        let wait = wait.max(hinted.min(self.rules.open_for.longest()));
+        let open_for = &self.rules.open_for;
+        let wait = open_for.wait(self.step, noise).max(open_for.wait_hinted(hinted, noise));
         self.totals.opened += 1;
         self.cause = Some(cause.clone());
         self.enter(Phase::Open(Open { wait, until: at.after(wait) }), cause, Some(wait), at, facts);
