@@ -50,7 +50,7 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
 /// | `LoadShed` | `Error` or `Defer` | the refusal passes; with `Wait` the load is shed, without a reason |
 ///
 /// The circuit is looked at before the inner service. A caller that the inner
-/// service itself keeps waiting hears of an opening when it is polled again.
+/// service keeps waiting is woken by an opening (with feature `tokio`).
 ///
 /// With a fallback, `Error` acts like `Defer`: there is an answer. More on it
 /// in [the order of layers](crate::docs::order_of_layers).
@@ -156,7 +156,19 @@ where
                 }
             }
         }
-        self.inner.poll_ready(cx).map_err(|error| O::release(O::hold(error)))
+        let ready = self.inner.poll_ready(cx).map_err(|error| O::release(O::hold(error)));
+        #[cfg(feature = "tokio")]
+        if ready.is_ready() {
+            self.waiter.leave();
+        } else {
+            // The inner service may be what is stuck: an opening has to get the
+            // caller out of there.
+            self.waiter.register(&self.circuit, cx);
+            if self.circuit.look_ahead().is_err() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        ready
     }
 
     fn call(&mut self, request: Request) -> Self::Future {

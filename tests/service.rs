@@ -167,6 +167,21 @@ mod readiness {
     }
 
     #[tokio::test]
+    async fn a_caller_stuck_in_the_inner_service_is_woken_by_an_opening() {
+        let clock = ManualClock::new();
+        for when_open in [WhenOpen::Error, WhenOpen::Defer] {
+            let (service, mut stuck, circuit) = mocked(&clock, when_open);
+            stuck.allow(0);
+            let mut service = tower_test::mock::Spawn::new(service);
+            assert!(service.poll_ready().is_pending());
+            assert!(!service.is_woken());
+            circuit.set_override(Override::force_open());
+            assert!(service.is_woken(), "{when_open:?}");
+            assert!(service.poll_ready().is_ready(), "refused, or deferred");
+        }
+    }
+
+    #[tokio::test]
     async fn half_open_without_a_probe_left_is_refused_as_such() {
         let clock = ManualClock::new();
         for (when_open, early) in [(WhenOpen::Error, true), (WhenOpen::Defer, false)] {

@@ -324,6 +324,15 @@ impl Circuit {
         refused.map_err(|((key, _replaced), back)| (key, back))
     }
 
+    /// Registers a task to be woken at the next change.
+    #[cfg(feature = "tokio")]
+    fn register(&self, key: Option<u64>, waker: &std::task::Waker) -> u64 {
+        let (key, replaced) = self.0.lock().wakers.register(key, waker);
+        // Outside the lock: it may be the last of its task.
+        drop(replaced);
+        key
+    }
+
     #[cfg(feature = "tokio")]
     fn forget_waiter(&self, key: u64) {
         let removed = self.0.lock().wakers.remove(key);

@@ -69,10 +69,7 @@ impl Waiter {
                 }
                 Err(refused) => refused,
             };
-            match &mut self.place {
-                Some(place) => place.key = key,
-                None => self.place = Some(Place { circuit: circuit.clone(), key }),
-            }
+            self.keep(circuit, key);
             let Some(back) = back else {
                 self.sleep = None;
                 return Poll::Pending;
@@ -82,6 +79,31 @@ impl Waiter {
             if Pin::new(sleep).poll(cx).is_pending() {
                 return Poll::Pending;
             }
+        }
+    }
+}
+
+impl Waiter {
+    /// Has the task woken at the circuit's next change, whatever else it waits
+    /// for. Look at the circuit once more after this.
+    pub(crate) fn register(&mut self, circuit: &Circuit, cx: &mut Context<'_>) {
+        let key = self.place.as_ref().map(|place| place.key);
+        let key = circuit.register(key, cx.waker());
+        self.keep(circuit, key);
+    }
+
+    /// Gives the place up.
+    #[inline]
+    pub(crate) fn leave(&mut self) {
+        if self.place.is_some() {
+            *self = Self::default();
+        }
+    }
+
+    fn keep(&mut self, circuit: &Circuit, key: u64) {
+        match &mut self.place {
+            Some(place) => place.key = key,
+            None => self.place = Some(Place { circuit: circuit.clone(), key }),
         }
     }
 }
