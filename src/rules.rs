@@ -70,6 +70,15 @@ impl Rules {
         if self.slow_calls.is_some_and(|rule| rule.threshold.is_zero()) {
             return Err(ConfigError::new("slow_calls", "0ns", "must be longer than zero"));
         }
+        let only_slow = self.failure_rate.is_none() && self.consecutive_failures.is_none();
+        let never = |rule: &SlowRule| only_slow && rule.threshold > LONGEST_EPISODE;
+        if let Some(rule) = self.slow_calls.filter(never) {
+            return Err(ConfigError::new(
+                "slow_calls",
+                format_args!("{:?}", rule.threshold),
+                "must be at most 100 years, or the only rule there is never trips",
+            ));
+        }
         if self.sustained_for > LONGEST_EPISODE {
             return Err(ConfigError::new(
                 "sustained_for",

@@ -22,6 +22,15 @@ fn growing() -> Backoff {
 }
 
 #[test]
+fn a_slow_rule_alone_that_nothing_can_meet_is_refused() {
+    let never = || Config::builder("a").slow_calls(Duration::MAX, 0.5);
+    let error = never().no_failure_rate().build().unwrap_err();
+    assert_eq!(error.field(), "slow_calls");
+    assert!(error.to_string().contains("at most 100 years"), "{error}");
+    assert!(never().build().is_ok(), "beside another rule it does no harm");
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_its_field_its_value_and_what_would_be_right() {
     let zero = Duration::ZERO;
     let cases: Vec<(ConfigBuilder, &str, &str, &str)> = vec![
