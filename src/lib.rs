@@ -76,7 +76,7 @@ pub use crate::{
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
     machine::Progress,
-    outcome::{CallEnd, Outcome},
+    outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::{Override, OverrideKind},
     probes::Probes,
     rules::Cancellation,

@@ -11,7 +11,9 @@ use metrics::{
     gauge, histogram,
 };
 
-use crate::{Call, CallEnd, CircuitOpen, Observer, Override, OverrideKind, State, Transition};
+use crate::{
+    Call, CallEnd, CircuitOpen, FallbackEnd, Observer, Override, OverrideKind, State, Transition,
+};
 
 const STATES: [State; 3] = [State::Closed, State::HalfOpen, State::Open];
 
@@ -21,6 +23,10 @@ const OVERRIDES: [OverrideKind; 3] =
 /// Every way to end, in the order of its discriminants.
 const ENDS: [CallEnd; 5] =
     [CallEnd::Success, CallEnd::Failure, CallEnd::Ignored, CallEnd::Cancelled, CallEnd::Stale];
+
+/// Every way for a fallback to end, in the order of its discriminants.
+const FALLBACK_ENDS: [FallbackEnd; 3] =
+    [FallbackEnd::Answered, FallbackEnd::Failed, FallbackEnd::Cancelled];
 
 /// Every transition there is, with the label of its cause.
 const TRANSITIONS: [(State, State, &str); 10] = [
@@ -41,6 +47,8 @@ const TRANSITIONS: [(State, State, &str); 10] = [
 pub(crate) struct Metrics {
     handles: OnceLock<Handles>,
     duration: OnceLock<Histogram>,
+    /// Only of a circuit that somebody answers for: made at its first fallback.
+    fallbacks: OnceLock<[Counter; 3]>,
 }
 
 struct Handles {
@@ -83,6 +91,11 @@ impl Observer for Metrics {
 
     fn on_would_reject(&self, circuit: &str) {
         self.handles(circuit).would_reject.increment(1);
+    }
+
+    fn on_fallback(&self, circuit: &str, end: FallbackEnd) {
+        self.handles(circuit);
+        self.fallbacks.get_or_init(|| fallbacks(circuit))[end as usize].increment(1);
     }
 
     fn on_transition(&self, transition: &Transition) {
@@ -160,6 +173,18 @@ impl Handles {
     }
 }
 
+fn fallbacks(circuit: &str) -> [Counter; 3] {
+    FALLBACK_ENDS.map(|end| {
+        let circuit = circuit.to_owned();
+        let counter = counter!(
+            "circuit_breaker_fallbacks_total",
+            "circuit" => circuit, "outcome" => end.as_str()
+        );
+        counter.increment(0);
+        counter
+    })
+}
+
 fn describe() {
     describe_gauge!(
         "circuit_breaker_state",
@@ -195,6 +220,11 @@ fn describe() {
         "circuit_breaker_would_reject_total",
         Unit::Count,
         "Calls that passed only because the circuit is being observed"
+    );
+    describe_counter!(
+        "circuit_breaker_fallbacks_total",
+        Unit::Count,
+        "Answers in place of the dependency's, by what they came to"
     );
     describe_counter!(
         "circuit_breaker_transitions_total",

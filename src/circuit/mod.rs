@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
-    outcome::{CallEnd, Outcome},
+    outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
     state::State,
@@ -91,6 +91,8 @@ struct Shared {
     /// Successes that passed the clean gate, and rejections at the open one.
     passed: Alone<AtomicU64>,
     rejected: Alone<AtomicU64>,
+    /// Fallbacks by how they ended.
+    fallbacks: Alone<[AtomicU64; 3]>,
     core: Mutex<Core>,
     name: Arc<str>,
     clock: Clock,
@@ -141,6 +143,7 @@ impl Circuit {
             open_until: AtomicU64::new(0),
             passed: Alone(AtomicU64::new(0)),
             rejected: Alone(AtomicU64::new(0)),
+            fallbacks: Alone([0; 3].map(AtomicU64::new)),
             core: Mutex::new(core),
             name,
             clock,
@@ -181,6 +184,10 @@ impl Circuit {
         let mut totals = view.totals;
         totals.success += self.0.passed.0.load(Ordering::Relaxed);
         totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
+        let fallbacks = |end| self.0.fallbacks.0[end as usize].load(Ordering::Relaxed);
+        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
+        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
+        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
         Snapshot {
             name: self.0.name.to_string(),
             state: view.state,
@@ -383,6 +390,12 @@ impl Circuit {
         let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
         self.0.observers.tell(|observer| observer.on_rejection(&open));
         open
+    }
+
+    /// Counts what a fallback came to.
+    pub(crate) fn fell_back(&self, end: FallbackEnd) {
+        self.0.fallbacks.0[end as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.observers.tell(|observer| observer.on_fallback(&self.0.name, end));
     }
 
     /// Takes a permit back.
