@@ -70,8 +70,9 @@ pub use crate::{
     ending::{AtHead, Ending},
     error::BoxError,
     fallback::{
-        Answer, AnswerFuture, AsBox, AsError, Fallback, FallbackWith, KeptError, OnOpen,
-        OuterError, Reject,
+        Answer, AnswerFuture, AsBox, AsError, Fallback, FallbackOnFailure, FallbackOnFailureWith,
+        FallbackService, FallbackServiceFuture, FallbackWith, Kept, KeptError, OnFailure, OnOpen,
+        OuterError, Reject, SpareRequest, Why,
     },
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
