@@ -34,6 +34,8 @@ mod retry;
 mod rules;
 mod sealed;
 mod service;
+#[cfg(feature = "stale-if-error")]
+mod stale_if_error;
 mod state;
 mod time;
 #[cfg(feature = "tonic")]
@@ -56,6 +58,10 @@ pub use crate::http::{
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]
 pub use crate::retry::{RetryFuture, RetryPolicy};
+#[cfg(feature = "stale-if-error")]
+pub use crate::stale_if_error::{
+    StaleIfError, StaleIfErrorBody, StaleIfErrorFuture, StaleIfErrorLayer,
+};
 #[cfg(feature = "tonic")]
 pub use crate::tonic::grpc_status;
 pub use crate::{
