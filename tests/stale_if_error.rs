@@ -95,14 +95,14 @@ impl Body for Script {
 }
 
 type Reply = Result<Response<Script>, BoxError>;
-type Says = Box<dyn Fn(&Request<()>) -> Reply + Send>;
+type Says = Box<dyn Fn(&Request<String>) -> Reply + Send>;
 
 /// An origin that says what it was told to, to any request.
 #[derive(Clone)]
 struct Origin(Arc<Mutex<Says>>);
 
 impl Origin {
-    fn says(&self, reply: impl Fn(&Request<()>) -> Reply + Send + 'static) {
+    fn says(&self, reply: impl Fn(&Request<String>) -> Reply + Send + 'static) {
         *self.0.lock().unwrap() = Box::new(reply);
     }
 
@@ -121,7 +121,7 @@ impl fmt::Debug for Origin {
     }
 }
 
-impl Service<Request<()>> for Origin {
+impl Service<Request<String>> for Origin {
     type Response = Response<Script>;
     type Error = BoxError;
     type Future = Ready<Reply>;
@@ -130,7 +130,7 @@ impl Service<Request<()>> for Origin {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<()>) -> Self::Future {
+    fn call(&mut self, request: Request<String>) -> Self::Future {
         ready(self.0.lock().unwrap()(&request))
     }
 }
@@ -168,8 +168,8 @@ fn rig_with(set: impl FnOnce(StaleIfErrorLayer) -> StaleIfErrorLayer) -> Rig {
 
 const URI: &str = "http://shop.example/tea?size=2";
 
-fn request(method: &str, uri: &str, headers: &[(&'static str, &str)]) -> Request<()> {
-    let mut request = Request::new(());
+fn request(method: &str, uri: &str, headers: &[(&'static str, &str)]) -> Request<String> {
+    let mut request = Request::new(String::new());
     *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
     *request.uri_mut() = uri.parse().unwrap();
     for (name, value) in headers {
@@ -181,7 +181,7 @@ fn request(method: &str, uri: &str, headers: &[(&'static str, &str)]) -> Request
 type Answer = Result<Response<StaleIfErrorBody<Script>>, BoxError>;
 
 impl Rig {
-    fn ask(&self, request: Request<()>) -> Answer {
+    fn ask(&self, request: Request<String>) -> Answer {
         now(self.service.clone().oneshot(request))
     }
 
@@ -195,7 +195,7 @@ impl Rig {
     }
 
     /// What a request gets with the circuit open, which it is not afterwards.
-    fn refused(&self, request: Request<()>) -> Answer {
+    fn refused(&self, request: Request<String>) -> Answer {
         self.circuit.trip();
         let answer = self.ask(request);
         self.circuit.reset();
@@ -272,14 +272,14 @@ fn a_refusal_in_poll_ready_waits_for_the_request() {
 fn errors_of_poll_ready_that_are_no_refusal_pass_at_once() {
     #[derive(Clone)]
     struct Broken;
-    impl Service<Request<()>> for Broken {
+    impl Service<Request<String>> for Broken {
         type Response = Response<Full<Bytes>>;
         type Error = BoxError;
         type Future = Ready<Result<Self::Response, BoxError>>;
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
             Poll::Ready(Err("broken".into()))
         }
-        fn call(&mut self, _: Request<()>) -> Self::Future {
+        fn call(&mut self, _: Request<String>) -> Self::Future {
             unreachable!("it is not ready")
         }
     }
@@ -313,6 +313,18 @@ fn it_answers_its_own_resource_and_no_other_request() {
         assert!(rig.refused(request("GET", URI, &[(header, "x")])).is_err());
     }
     assert!(rig.refused(request("GET", "http://SHOP.example/tea?size=2", &[])).is_ok());
+    assert!(rig.is_kept());
+}
+
+/// There are services that ask by the body of a GET.
+#[test]
+fn a_get_with_a_body_has_no_part_in_it() {
+    let rig = rig();
+    let ask = |body: &str| request("GET", URI, &[]).map(|_| body.to_owned());
+    text(rig.ask(ask("tea")).unwrap());
+    assert!(!rig.is_kept());
+    rig.read();
+    assert!(rig.refused(ask("milk")).is_err());
     assert!(rig.is_kept());
 }
 
@@ -404,14 +416,15 @@ fn errors_and_server_errors_are_answered_if_asked_for() {
 #[test]
 fn the_error_type_stays_what_it_was() {
     let layer = StaleIfErrorLayer::new().on_any_error();
-    let sick = |_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("no")));
-    let error = now(layer.layer(service_fn(sick)).oneshot(Request::new(()))).unwrap_err();
+    let sick = |_: Request<String>| ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("no")));
+    let error =
+        now(layer.layer(service_fn(sick)).oneshot(Request::new(String::new()))).unwrap_err();
     assert_eq!(io::Error::to_string(&error), "no");
 
     let well =
-        |_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("yes"))));
+        |_: Request<String>| ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("yes"))));
     let never = service_fn(well);
-    let Ok(_) = now(StaleIfErrorLayer::new().layer(never).oneshot(Request::new(())));
+    let Ok(_) = now(StaleIfErrorLayer::new().layer(never).oneshot(Request::new(String::new())));
 }
 
 mod bodies {
@@ -540,7 +553,7 @@ mod bodies {
 mod variants {
     use super::*;
 
-    fn in_language(language: &str) -> Request<()> {
+    fn in_language(language: &str) -> Request<String> {
         request("GET", URI, &[("accept-language", language)])
     }
 

@@ -76,6 +76,7 @@ impl<F, Kind> FallbackOnFailure<F, Kind> {
 
 keeps_the_error!(FallbackOnFailure<F>);
 
+#[diagnostic::do_not_recommend]
 impl<F, A, Kind, Request, Response, E> OnOpen<Request, Response, E> for FallbackOnFailure<F, Kind>
 where
     F: Fn(Why<Response, E>) -> A + Clone,
@@ -146,6 +147,7 @@ impl<K, F, Kind> FallbackOnFailureWith<K, F, Kind> {
 
 keeps_the_error!(FallbackOnFailureWith<K, F>);
 
+#[diagnostic::do_not_recommend]
 impl<K, F, Fut, Kind, Request, Response, E> OnOpen<Request, Response, E>
     for FallbackOnFailureWith<K, F, Kind>
 where

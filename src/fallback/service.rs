@@ -31,6 +31,7 @@ impl<F, Kind> FallbackService<F, Kind> {
 
 keeps_the_error!(FallbackService<F>);
 
+#[diagnostic::do_not_recommend]
 impl<F, Kind, Request, Response, E> OnOpen<Request, Response, E> for FallbackService<F, Kind>
 where
     F: Service<Request, Response = Response, Error: Into<E>> + Clone,

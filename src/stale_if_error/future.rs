@@ -101,8 +101,12 @@ pub(super) struct Ask {
 
 impl Ask {
     /// What this one leaves, if what is kept has a part in it.
-    pub(super) fn of<B>(request: &Request<B>, store: &Arc<Store>) -> Option<Self> {
+    pub(super) fn of<B: Body>(request: &Request<B>, store: &Arc<Store>) -> Option<Self> {
         let role = Role::of(request.method())?;
+        if role != Role::Unsafe && !request.body().is_end_stream() {
+            // Some ask by what is in the body, which nothing is kept under.
+            return None;
+        }
         let headers = match role {
             Role::Get | Role::Head => request.headers().clone(),
             Role::Unsafe => HeaderMap::new(),

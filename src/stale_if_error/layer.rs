@@ -48,11 +48,11 @@ use crate::{AsBox, Clock};
 /// let mut client = ServiceBuilder::new()
 ///     .layer(StaleIfErrorLayer::new())
 ///     .layer(breaker)
-///     .service(service_fn(async |_: Request<()>| {
+///     .service(service_fn(async |_: Request<String>| {
 ///         Ok::<_, BoxError>(Response::new(Full::<Bytes>::from("the news")))
 ///     }));
 ///
-/// let get = || Request::get("http://news.example/today").body(());
+/// let get = || Request::get("http://news.example/today").body(String::new());
 /// let fresh = client.ready().await?.call(get()?).await?;
 /// assert_eq!(fresh.into_body().collect().await?.to_bytes(), "the news");
 ///

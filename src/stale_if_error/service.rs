@@ -58,6 +58,7 @@ impl<S, Kind, RequestBody, B> Service<Request<RequestBody>> for StaleIfError<S, 
 where
     S: Service<Request<RequestBody>, Response = Response<B>>,
     S::Error: KeptError<Kind>,
+    RequestBody: Body,
     B: Body,
     B::Data: From<Bytes>,
 {
