@@ -666,6 +666,36 @@ mod changes {
         assert_eq!(text(rig.refused(request("GET", URI, &[])).unwrap()), "new");
     }
 
+    /// Whoever asks for the changes alone would let it grow old otherwise.
+    #[test]
+    fn a_304_makes_it_young_if_it_is_of_the_same_representation() {
+        for (tag, news, age) in [
+            ("\"7\"", ("x-news", "1"), Some("20")),
+            ("\"7\"", ("age", "3"), Some("23")),
+            ("\"8\"", ("x-news", "1"), Some("50")),
+            ("W/\"7\"", ("x-news", "1"), Some("50")),
+            // It was good for as long as it was said to be.
+            ("\"7\"", ("cache-control", "no-store"), Some("50")),
+        ] {
+            let rig = rig();
+            rig.origin.says(|_| Ok(good(200, &[("etag", "\"7\"")], &[Data("it is so")])));
+            rig.read();
+            rig.clock.advance(30 * SECOND);
+            rig.origin.says(move |_| Ok(good(304, &[("etag", tag), news], &[])));
+            let answer = rig.ask(request("GET", URI, &[("if-none-match", "\"7\"")])).unwrap();
+            assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+            rig.clock.advance(20 * SECOND);
+            let kept = rig.refused(request("GET", URI, &[])).unwrap();
+            assert_eq!(
+                kept.headers().get("age").map(|age| age.to_str().unwrap()),
+                age,
+                "{tag} {news:?}"
+            );
+            assert_eq!(kept.headers().get_all("age").iter().count(), 1);
+            assert_eq!(text(kept), "it is so");
+        }
+    }
+
     #[test]
     fn what_is_gone_or_elsewhere_is_forgotten() {
         for (status, forgets) in [

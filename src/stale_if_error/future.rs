@@ -137,6 +137,9 @@ impl Ask {
                     }
                 } else if supersedes(status) {
                     self.store.forget(self.key);
+                } else if status == StatusCode::NOT_MODIFIED {
+                    let Self { store, key, scheme, headers, asked, .. } = self;
+                    store.freshen(key, scheme, &headers, response.headers(), asked);
                 } else if self.role == Role::Get && status == StatusCode::OK {
                     let Self { store, key, scheme, headers, asked, .. } = self;
                     if let Some(copy) = Copy::of(&response, store, key, scheme, &headers, asked) {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{
-        AGE, AUTHORIZATION, CONNECTION, DATE, EXPIRES, HOST, IF_MATCH, IF_UNMODIFIED_SINCE,
+        AGE, AUTHORIZATION, CONNECTION, DATE, ETAG, EXPIRES, HOST, IF_MATCH, IF_UNMODIFIED_SINCE,
         PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
         UPGRADE, VARY,
     },
@@ -202,6 +202,26 @@ pub(super) fn kept_headers(response: &HeaderMap) -> HeaderMap {
     headers
 }
 
+/// What is kept, told anew by a 304 that is of the same representation: by a
+/// strong validator, the other kind proving too little.
+pub(super) fn freshened(kept: &HeaderMap, not_modified: &HeaderMap) -> Option<HeaderMap> {
+    let tag = not_modified.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))?;
+    if kept.get(ETAG) != Some(tag) {
+        return None;
+    }
+    let mut headers = kept.clone();
+    let news = kept_headers(not_modified);
+    for name in news.keys().filter(|name| !name.as_str().starts_with("content-")) {
+        headers.remove(name);
+        for value in news.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    // For the time it has taken so far; what is kept says none.
+    headers.extend(not_modified.get(AGE).map(|age| (AGE, age.clone())));
+    Some(headers)
+}
+
 /// For how long `expires` makes a response fresh, taken against its own `date`,
 /// so that clocks need not agree. What is no date has passed.
 fn until_expiry(headers: &HeaderMap) -> Duration {
@@ -381,6 +401,37 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["date", "etag"]);
         assert!(kept_headers(&HeaderMap::new()).contains_key("date"));
+    }
+
+    #[test]
+    fn a_304_of_the_same_representation_tells_it_anew() {
+        let kept = [
+            ("etag", "\"7\""),
+            ("x-old", "1"),
+            ("cache-control", "max-age=1"),
+            ("content-type", "a/b"),
+        ];
+        let told = |news: &[_]| freshened(&headers(&kept), &headers(news));
+        let anew = told(&[
+            ("etag", "\"7\""),
+            ("cache-control", "public"),
+            ("cache-control", "max-age=2"),
+            ("content-type", "c/d"),
+            ("connection", "close"),
+        ]);
+        let anew = anew.unwrap();
+        assert_eq!(anew.get_all("cache-control").iter().count(), 2);
+        assert_eq!(
+            (&anew["x-old"], &anew["content-type"]),
+            (&"1".parse().unwrap(), &"a/b".parse().unwrap())
+        );
+        assert!(!anew.contains_key("connection"));
+        for tag in ["\"8\"", "W/\"7\"", "7"] {
+            assert_eq!(told(&[("etag", tag)]), None, "{tag}");
+        }
+        assert_eq!(told(&[]), None);
+        let weak = headers(&[("etag", "W/\"7\"")]);
+        assert_eq!(freshened(&weak, &weak), None);
     }
 
     #[test]

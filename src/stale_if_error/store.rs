@@ -14,13 +14,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Version, uri::Scheme};
+use http::{HeaderMap, Version, header::AGE, uri::Scheme};
 use quick_cache::{
     OptionsBuilder, Weighter,
     unsync::{Cache, DefaultLifecycle},
 };
 
-use super::rules::{Audience, Life, Selection, accepts, selects};
+use super::rules::{Audience, Life, Selection, accepts, freshened, selection, selects};
 use crate::Clock;
 
 /// How many responses of one URI are kept: the latest.
@@ -92,18 +92,43 @@ impl Store {
         request: &HeaderMap,
     ) -> Option<(Arc<Kept>, Duration)> {
         let now = self.settings.clock.now();
-        let kept = {
-            let pages = self.lock();
-            let page = pages.get(key)?;
-            let answers = |kept: &&Arc<Kept>| {
-                kept.scheme.as_ref() == scheme && selects(&kept.selection, request)
-            };
-            page.variants.iter().find(answers).cloned()?
-        };
+        let kept = self.select(key, scheme, request)?;
         let age = kept.age(now);
         let answers =
             kept.life.answers_at(age) && accepts(request, age.saturating_sub(kept.life.fresh));
         answers.then_some((kept, age))
+    }
+
+    /// Takes a 304 for a new response, if it says that what is kept for this
+    /// request is what would have come.
+    pub(super) fn freshen(
+        &self,
+        key: String,
+        scheme: Option<Scheme>,
+        request: &HeaderMap,
+        not_modified: &HeaderMap,
+        asked: Instant,
+    ) {
+        let anew = self.select(&key, scheme.as_ref(), request).and_then(|kept| {
+            let mut headers = freshened(&kept.headers, not_modified)?;
+            let Settings { audience, ttl, .. } = self.settings;
+            let life = Life::of(request, &headers, audience, ttl)?;
+            headers.remove(AGE);
+            let selection = selection(request, &headers)?;
+            let (version, body) = (kept.version, kept.body.clone());
+            Some(Kept { version, headers, body, scheme, selection, asked, life })
+        });
+        if let Some(anew) = anew {
+            self.keep(key, anew);
+        }
+    }
+
+    fn select(&self, key: &str, scheme: Option<&Scheme>, request: &HeaderMap) -> Option<Arc<Kept>> {
+        let pages = self.lock();
+        let page = pages.get(key)?;
+        let is_selected =
+            |kept: &&Arc<Kept>| kept.scheme.as_ref() == scheme && selects(&kept.selection, request);
+        page.variants.iter().find(is_selected).cloned()
     }
 
     /// Keeps a response in place of those it replaces, unless there is a later
