@@ -70,6 +70,8 @@ pub enum Cause {
         /// Successes it takes to close.
         required: u32,
     },
+    /// It was configured to [start open](crate::Start::Open).
+    StartedOpen,
     /// [`Circuit::trip`](crate::Circuit::trip) was called.
     Tripped,
     /// The wait was over and a call came.
@@ -102,6 +104,7 @@ impl Cause {
             Self::ConsecutiveFailures { .. } => "consecutive-failures",
             Self::SlowCallRate { .. } => "slow-call-rate",
             Self::ProbesFailed { .. } => "probes-failed",
+            Self::StartedOpen => "started-open",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
@@ -138,6 +141,7 @@ impl fmt::Display for Cause {
                 }
                 write!(f, ", and {required} must succeed")
             }
+            Self::StartedOpen => f.write_str("it starts open"),
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),

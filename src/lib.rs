@@ -34,7 +34,9 @@ mod retry;
 mod rules;
 mod sealed;
 mod service;
+mod start;
 mod state;
+mod throttle;
 mod time;
 #[cfg(feature = "tonic")]
 mod tonic;
@@ -81,7 +83,9 @@ pub use crate::{
     probes::Probes,
     rules::Cancellation,
     service::{CircuitBreaker, WhenOpen},
+    start::Start,
     state::State,
+    throttle::Throttle,
     totals::Totals,
     window::Window,
 };

@@ -61,7 +61,13 @@ struct Handles {
 
 impl Metrics {
     fn handles(&self, circuit: &str) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(circuit))
+        self.handles_in(State::Closed, circuit)
+    }
+
+    /// The handles; `state` is shown if the circuit is not known yet, for it may
+    /// have started in any.
+    fn handles_in(&self, state: State, circuit: &str) -> &Handles {
+        self.handles.get_or_init(|| Handles::new(state, circuit))
     }
 }
 
@@ -83,7 +89,7 @@ impl Observer for Metrics {
     }
 
     fn on_rejection(&self, open: &CircuitOpen) {
-        self.handles(open.name()).rejections.increment(1);
+        self.handles_in(open.state(), open.name()).rejections.increment(1);
     }
 
     fn on_would_reject(&self, circuit: &str) {
@@ -114,7 +120,7 @@ impl Observer for Metrics {
 }
 
 impl Handles {
-    fn new(circuit: &str) -> Self {
+    fn new(state: State, circuit: &str) -> Self {
         describe();
         let circuit = || circuit.to_owned();
         let handles = Self {
@@ -144,12 +150,12 @@ impl Handles {
             }),
         };
         handles.show_zero();
+        handles.show_state(state);
         handles
     }
 
     /// Some recorders show a series only once it has been written.
     fn show_zero(&self) {
-        self.show_state(State::Closed);
         self.overrides.iter().for_each(|gauge| gauge.set(0.0));
         self.calls
             .iter()

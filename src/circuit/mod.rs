@@ -58,6 +58,7 @@ use crate::{
     outcome::{CallEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
+    start::Start,
     state::State,
     time::Time,
 };
@@ -126,19 +127,30 @@ impl Circuit {
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
         let seed = rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
-        let machine = Machine::new(rules, seed);
+        let start = rules.start;
+        let mut machine = Machine::new(rules, seed);
+        let mut facts = Facts::default();
+        if let Start::ObserveOnly(duration) = start {
+            let over = Override::observe_only().reason("it starts observed").expires_in(duration);
+            machine.set_override(over, Time::ZERO, &mut facts);
+        }
+        let open_until = match machine.gate() {
+            Gate::Open { until } => until.as_nanos(),
+            _ => 0,
+        };
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
             machine,
             published: gate,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
-            untold: VecDeque::new(),
+            // Told at the first call: a recorder may be installed by then.
+            untold: facts.happened.into(),
             telling: false,
         };
         Self(Arc::new(Shared {
             gate: Alone(AtomicU64::new(gate)),
-            open_until: AtomicU64::new(0),
+            open_until: AtomicU64::new(open_until),
             passed: Alone(AtomicU64::new(0)),
             rejected: Alone(AtomicU64::new(0)),
             core: Mutex::new(core),
@@ -435,6 +447,7 @@ impl Circuit {
     }
 
     /// The call goes on, but its age says nothing any more.
+    #[cfg(feature = "http")]
     fn untrack(&self, ticket: &Ticket) {
         if let Role::Tracked(_) = ticket.role {
             self.update(|machine, _, _| machine.untrack(ticket));
@@ -484,13 +497,13 @@ impl Circuit {
         let happened = if watched { facts.happened } else { Vec::new() };
         let (ordered, direct): (Vec<_>, Vec<_>) =
             happened.into_iter().partition(Fact::has_an_order);
-        let told = !ordered.is_empty();
         core.untold.extend(ordered);
+        let has_untold = !core.untold.is_empty();
         drop(core);
         #[cfg(feature = "tokio")]
         woken.into_iter().for_each(std::task::Waker::wake);
         direct.into_iter().for_each(|fact| shared.tell_apart(fact));
-        if told {
+        if has_untold {
             self.tell();
         }
         result

@@ -9,6 +9,7 @@ mod closed;
 mod half_open;
 mod in_flight;
 mod ramp;
+mod throttling;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use self::{
     half_open::{Decision, HalfOpen, Lapse},
     in_flight::Place,
     ramp::Ramp,
+    throttling::Throttling,
 };
 use crate::{
     backoff::Noise,
@@ -24,7 +26,9 @@ use crate::{
     outcome::{CallEnd, Outcome},
     overrides::{Override, OverrideKind},
     rules::Rules,
+    start::Start,
     state::State,
+    throttle::Throttle,
     time::Time,
     totals::Totals,
     window::{Counts, Sample},
@@ -228,14 +232,23 @@ pub(crate) enum Gate {
 
 impl Machine {
     pub(crate) fn new(rules: Rules, seed: u64) -> Self {
+        let mut noise = Noise::new(seed);
+        let (phase, cause) = match rules.start {
+            Start::Open => {
+                let wait = rules.open_for.wait(0, noise.draw());
+                let until = Time::ZERO.after(wait);
+                (Phase::Open(Open { wait, until }), Some(Cause::StartedOpen))
+            }
+            Start::Closed | Start::ObserveOnly(_) => (Phase::Closed(Closed::new(&rules)), None),
+        };
         Self {
-            phase: Phase::Closed(Closed::new(&rules)),
+            phase,
             rules,
             generation: 0,
             since: Time::ZERO,
-            cause: None,
+            cause,
             step: 0,
-            noise: Noise::new(seed),
+            noise,
             hinted_until: None,
             overlay: None,
             totals: Totals::default(),
@@ -278,7 +291,7 @@ impl Machine {
             Some(OverrideKind::ForceOpen) => false,
             Some(OverrideKind::ForceClosed | OverrideKind::ObserveOnly) => true,
             None => match &self.phase {
-                Phase::Closed(_) => true,
+                Phase::Closed(calls) => calls.would_admit(self.now),
                 Phase::Open(open) => self.now >= open.until,
                 Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
                 Phase::Ramp(ramp) => ramp.would_admit(self.now),
@@ -311,6 +324,7 @@ impl Machine {
         self.untrack(&ticket);
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
+        let is_cold = self.now < Time::ZERO.after(self.rules.warm_up);
         match (&mut self.phase, ticket.role) {
             (_, Role::PassedOver) => {}
             (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
@@ -321,8 +335,9 @@ impl Machine {
                 facts.wake |= decision == Decision::GivenBack;
                 self.decide(decision, self.now, facts);
             }
+            (Phase::Closed(_), _) if is_cold => {}
             (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), _) if !totals_only => {
-                if let Some(cause) = calls.record(end, self.now, &self.rules) {
+                if let Some(cause) = calls.record(end, self.now, &self.rules, facts) {
                     self.open(cause, self.now, facts);
                 }
             }
@@ -371,8 +386,10 @@ impl Machine {
     /// A caller was refused without having asked, and counts as one that has
     /// where only a share passes.
     pub(crate) fn pass_over(&mut self) {
-        if let Phase::Ramp(ramp) = &mut self.phase {
-            ramp.pass_over(self.now);
+        match &mut self.phase {
+            Phase::Closed(calls) => calls.pass_over(self.now),
+            Phase::Ramp(ramp) => ramp.pass_over(self.now),
+            Phase::Open(_) | Phase::HalfOpen(_) => {}
         }
     }
 
@@ -396,6 +413,9 @@ impl Machine {
             self.generation += 1;
             self.since = self.now;
             facts.wake = true;
+            if self.rules.throttle.is_some() {
+                facts.happened.push(Fact::Share { percent: 100 });
+            }
         } else {
             self.close(Cause::Reset, self.now, facts);
         }
@@ -451,7 +471,10 @@ impl Machine {
             },
             admitted_share: match &self.phase {
                 Phase::Ramp(ramp) => Some(ramp.share(now)),
-                Phase::Closed(_) | Phase::Open(_) | Phase::HalfOpen(_) => None,
+                Phase::Closed(calls) => calls
+                    .throttling(now)
+                    .map(|throttling| f64::from(throttling.share(now)) / f64::from(Throttle::ALL)),
+                Phase::Open(_) | Phase::HalfOpen(_) => None,
             },
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
@@ -481,6 +504,7 @@ impl Machine {
     pub(crate) fn gate(&self) -> Gate {
         match &self.phase {
             _ if self.overlay.is_some() => Gate::Ask,
+            Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
             Phase::Closed(closed) if closed.tracks_calls() => Gate::Tracking,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
             Phase::Closed(_) => Gate::Closed,
@@ -499,7 +523,12 @@ impl Machine {
             _ => {}
         }
         let role = match &mut self.phase {
-            Phase::Closed(calls) => calls.begin(self.now).map_or(Role::Call, Role::Tracked),
+            Phase::Closed(calls) => {
+                if !calls.admit(self.now, facts) {
+                    return Err(self.rejection());
+                }
+                calls.begin(self.now).map_or(Role::Call, Role::Tracked)
+            }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
                 if !half_open.take(self.next_probe, self.now) {
@@ -521,6 +550,9 @@ impl Machine {
 
     /// Opens if the calls in flight are reason enough.
     fn find_overdue(&mut self, facts: &mut Facts) {
+        if self.now < Time::ZERO.after(self.rules.warm_up) {
+            return;
+        }
         if let Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) = &mut self.phase {
             if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
                 self.open(cause, self.now, facts);
@@ -537,8 +569,12 @@ impl Machine {
         Rejection {
             state: if forced { State::Open } else { self.state() },
             percent: match &self.phase {
-                Phase::Ramp(ramp) if !forced => Some(ramp.percent(self.now)),
-                _ => None,
+                _ if forced => None,
+                Phase::Ramp(ramp) => Some(ramp.percent(self.now)),
+                Phase::Closed(calls) => {
+                    calls.throttling(self.now).map(|throttling| throttling.percent(self.now))
+                }
+                Phase::Open(_) | Phase::HalfOpen(_) => None,
             },
             retry_after: self.retry_after(self.now),
         }
@@ -547,7 +583,7 @@ impl Machine {
     /// How long until a call that is refused now may pass.
     fn retry_after(&self, now: Time) -> Option<Duration> {
         let machine = match &self.phase {
-            Phase::Closed(_) => None,
+            Phase::Closed(calls) => calls.throttling(now).map(Throttling::next_step),
             Phase::Open(open) => Some(open.until.since(now)),
             Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
             Phase::Ramp(ramp) => Some(ramp.next_step(now)),
