@@ -80,6 +80,12 @@ pub enum Cause {
         /// How long the circuit was to stay open.
         waited: Duration,
     },
+    /// Enough [health checks](crate::Circuit) passed after the wait.
+    #[non_exhaustive]
+    HealthChecked {
+        /// How many passed.
+        successes: u32,
+    },
     /// Enough probes succeeded.
     #[non_exhaustive]
     ProbesSucceeded {
@@ -107,6 +113,7 @@ impl Cause {
             Self::StartedOpen => "started-open",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
+            Self::HealthChecked { .. } => "health-checked",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
             Self::RampCompleted { .. } => "ramp-completed",
             Self::Reset => "reset",
@@ -144,6 +151,8 @@ impl fmt::Display for Cause {
             Self::StartedOpen => f.write_str("it starts open"),
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
+            Self::HealthChecked { successes: 1 } => f.write_str("1 health check passed"),
+            Self::HealthChecked { successes } => write!(f, "{successes} health checks passed"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
             Self::ProbesSucceeded { successes } => write!(f, "{successes} probes succeeded"),
             Self::RampCompleted { over } => {

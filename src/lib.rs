@@ -45,6 +45,8 @@ mod totals;
 mod tracing;
 mod window;
 
+#[cfg(feature = "health-check")]
+pub use crate::circuit::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use crate::circuit::ManualClock;
 #[doc(hidden)]

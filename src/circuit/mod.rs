@@ -18,6 +18,8 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "health-check")]
+mod health_check;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
@@ -37,6 +39,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "health-check")]
+pub use self::health_check::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "tokio")]
@@ -100,6 +104,8 @@ struct Shared {
     slow_after: Option<Duration>,
     judges_drops: bool,
     measures_latency: bool,
+    #[cfg(feature = "health-check")]
+    health_check: health_check::Running,
 }
 
 /// A cache line (two, where the processor fetches pairs) for one value.
@@ -126,7 +132,7 @@ impl Circuit {
         let born = clock.now();
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
-        let seed = rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
+        let seed = rules.open_for.seed_or(random_seed);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
@@ -161,6 +167,8 @@ impl Circuit {
             slow_after,
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
+            #[cfg(feature = "health-check")]
+            health_check: health_check::Running::none(),
         }))
     }
 
@@ -204,6 +212,7 @@ impl Circuit {
             window,
             probes: view.probes,
             admitted_share: view.admitted_share,
+            awaits_health_check: view.awaits_health_check,
             totals,
             active_override: view.active_override,
         }
@@ -586,6 +595,11 @@ impl Shared {
         }
     }
 
+    #[cfg(feature = "health-check")]
+    fn tell_health_check(&self, passed: bool) {
+        self.observers.tell(|observer| observer.on_health_check(&self.name, passed));
+    }
+
     /// Tells what has no order.
     fn tell_apart(&self, fact: Fact) {
         match fact {
@@ -602,6 +616,18 @@ impl Shared {
     fn instant(&self, time: Time) -> Instant {
         clock::add(self.born, time.elapsed())
     }
+}
+
+/// The machine knows no features: what only a feature uses is named here.
+#[cfg(not(feature = "health-check"))]
+const _: () = {
+    use crate::machine::Due;
+    let _ = (Machine::hold, Machine::release, Machine::check_due, Machine::health_checked);
+    let _ = |due| matches!(due, Due::At { generation: 0, at: Time::ZERO });
+};
+
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 const KIND_BITS: u32 = 3;

@@ -50,6 +50,9 @@ pub(crate) struct Machine {
     /// Until when the dependency asked to be left alone, since it was closed.
     hinted_until: Option<Time>,
     overlay: Option<Overlay>,
+    /// A health check decides when an opening ends.
+    hold: Option<Hold>,
+    holds: u64,
     totals: Totals,
     /// The latest time seen: callers read the clock before they get here, so
     /// two may come in the wrong order.
@@ -79,6 +82,20 @@ struct Overlay {
     kind: OverrideKind,
     reason: Option<String>,
     until: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    id: u64,
+    /// How often it is checked.
+    interval: Duration,
+}
+
+/// When the dependency is to be checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Due {
+    Never,
+    At { generation: u64, at: Time },
 }
 
 /// The right to one call, and what it was issued under.
@@ -195,6 +212,7 @@ pub(crate) struct View {
     pub(crate) overdue: u64,
     pub(crate) probes: Option<Progress>,
     pub(crate) admitted_share: Option<f64>,
+    pub(crate) awaits_health_check: bool,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
 }
@@ -251,6 +269,8 @@ impl Machine {
             noise,
             hinted_until: None,
             overlay: None,
+            hold: None,
+            holds: 0,
             totals: Totals::default(),
             now: Time::ZERO,
             next_probe: 0,
@@ -292,7 +312,7 @@ impl Machine {
             Some(OverrideKind::ForceClosed | OverrideKind::ObserveOnly) => true,
             None => match &self.phase {
                 Phase::Closed(calls) => calls.would_admit(self.now),
-                Phase::Open(open) => self.now >= open.until,
+                Phase::Open(open) => self.now >= open.until && self.hold.is_none(),
                 Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
                 Phase::Ramp(ramp) => ramp.would_admit(self.now),
             },
@@ -442,6 +462,68 @@ impl Machine {
         }
     }
 
+    /// From now on an opening lasts until the dependency is found healthy.
+    pub(crate) fn hold(&mut self, interval: Duration, now: Time, facts: &mut Facts) -> u64 {
+        self.settle(now, facts);
+        self.holds += 1;
+        self.hold = Some(Hold { id: self.holds, interval });
+        facts.wake = true;
+        self.holds
+    }
+
+    /// Nobody checks any more: whoever held it, or anybody.
+    pub(crate) fn release(&mut self, id: Option<u64>, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        if self.hold.is_some_and(|hold| id.is_none_or(|id| id == hold.id)) {
+            self.hold = None;
+            facts.wake = true;
+        }
+    }
+
+    /// When the dependency is to be checked: while open, once the wait is over.
+    pub(crate) fn check_due(&mut self, now: Time, facts: &mut Facts) -> Due {
+        self.settle(now, facts);
+        match &self.phase {
+            Phase::Open(open) if self.hears_checks() => {
+                Due::At { generation: self.generation, at: open.until }
+            }
+            _ => Due::Never,
+        }
+    }
+
+    /// The dependency was found healthy often enough, during that opening.
+    pub(crate) fn health_checked(
+        &mut self,
+        generation: u64,
+        successes: u32,
+        instead_of_probes: bool,
+        now: Time,
+        facts: &mut Facts,
+    ) {
+        self.settle(now, facts);
+        let Phase::Open(Open { wait, until }) = self.phase else { return };
+        if generation != self.generation || self.now < until || !self.hears_checks() {
+            return;
+        }
+        let cause = Cause::HealthChecked { successes };
+        match (instead_of_probes, self.rules.ramp) {
+            (false, _) => {
+                let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
+                self.enter(half_open, cause, None, self.now, facts);
+            }
+            (true, Some(over)) => {
+                let ramp = Ramp::new(over, self.now, &self.rules);
+                self.enter(Phase::Ramp(ramp), cause, None, self.now, facts);
+            }
+            (true, None) => self.close(cause, self.now, facts),
+        }
+    }
+
+    /// Not under a forced state, which the machine sits out.
+    fn hears_checks(&self) -> bool {
+        self.overlay.as_ref().is_none_or(|overlay| overlay.kind == OverrideKind::ObserveOnly)
+    }
+
     /// What there is to see at `now`. Changes nothing: leases and overrides
     /// that have run out by then are seen to be over, and told of later.
     pub(crate) fn view(&self, now: Time) -> View {
@@ -475,6 +557,10 @@ impl Machine {
                     .throttling(now)
                     .map(|throttling| f64::from(throttling.share(now)) / f64::from(Throttle::ALL)),
                 Phase::Open(_) | Phase::HalfOpen(_) => None,
+            },
+            awaits_health_check: match &self.phase {
+                Phase::Open(open) => self.hold.is_some() && now >= open.until,
+                Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => false,
             },
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
@@ -516,7 +602,7 @@ impl Machine {
     fn admit(&mut self, facts: &mut Facts) -> Result<Ticket, Rejection> {
         self.find_overdue(facts);
         match self.phase {
-            Phase::Open(Open { wait, until }) if self.now >= until => {
+            Phase::Open(Open { wait, until }) if self.now >= until && self.hold.is_none() => {
                 let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
                 self.enter(half_open, Cause::WaitOver { waited: wait }, None, self.now, facts);
             }
@@ -584,7 +670,10 @@ impl Machine {
     fn retry_after(&self, now: Time) -> Option<Duration> {
         let machine = match &self.phase {
             Phase::Closed(calls) => calls.throttling(now).map(Throttling::next_step),
-            Phase::Open(open) => Some(open.until.since(now)),
+            Phase::Open(open) => Some(match self.hold {
+                Some(hold) if now >= open.until => hold.interval,
+                _ => open.until.since(now),
+            }),
             Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
             Phase::Ramp(ramp) => Some(ramp.next_step(now)),
         };
