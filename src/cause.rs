@@ -50,6 +50,9 @@ pub enum Cause {
         slow: u64,
         /// All judged calls in the window.
         calls: u64,
+        /// Those of the slow calls that have not ended, and count because they
+        /// have taken too long already.
+        unfinished: u64,
         /// The share that opens.
         threshold: f64,
         /// A slow call takes longer than this.
@@ -67,6 +70,8 @@ pub enum Cause {
         /// Successes it takes to close.
         required: u32,
     },
+    /// It was configured to [start open](crate::Start::Open).
+    StartedOpen,
     /// [`Circuit::trip`](crate::Circuit::trip) was called.
     Tripped,
     /// The wait was over and a call came.
@@ -75,11 +80,23 @@ pub enum Cause {
         /// How long the circuit was to stay open.
         waited: Duration,
     },
+    /// Enough [health checks](crate::Circuit) passed after the wait.
+    #[non_exhaustive]
+    HealthChecked {
+        /// How many passed.
+        successes: u32,
+    },
     /// Enough probes succeeded.
     #[non_exhaustive]
     ProbesSucceeded {
         /// How many did.
         successes: u32,
+    },
+    /// The ramp came to its end without tripping a rule.
+    #[non_exhaustive]
+    RampCompleted {
+        /// How long it took.
+        over: Duration,
     },
     /// [`Circuit::reset`](crate::Circuit::reset) was called.
     Reset,
@@ -93,9 +110,12 @@ impl Cause {
             Self::ConsecutiveFailures { .. } => "consecutive-failures",
             Self::SlowCallRate { .. } => "slow-call-rate",
             Self::ProbesFailed { .. } => "probes-failed",
+            Self::StartedOpen => "started-open",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
+            Self::HealthChecked { .. } => "health-checked",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
+            Self::RampCompleted { .. } => "ramp-completed",
             Self::Reset => "reset",
         }
     }
@@ -113,13 +133,14 @@ impl fmt::Display for Cause {
             Self::ConsecutiveFailures { failures, threshold } => {
                 write!(f, "{failures} calls in a row failed, and {threshold} are enough to open")
             }
-            Self::SlowCallRate { slow, calls, threshold, slower_than } => write!(
-                f,
-                "{slow} of {calls} calls took longer than {slower_than:?} ({}), and {} are enough \
-                 to open",
-                Percent::of(*slow, *calls),
-                Percent(*threshold),
-            ),
+            Self::SlowCallRate { slow, calls, unfinished, threshold, slower_than } => {
+                write!(f, "{slow} of {calls} calls took longer than {slower_than:?} (")?;
+                if *unfinished > 0 {
+                    write!(f, "{unfinished} of them have not ended; ")?;
+                }
+                let share = Percent::of(*slow, *calls);
+                write!(f, "{share}), and {} are enough to open", Percent(*threshold))
+            }
             Self::ProbesFailed { failures, timed_out, probes, required } => {
                 write!(f, "{failures} of {probes} probes failed")?;
                 if *timed_out > 0 {
@@ -127,10 +148,16 @@ impl fmt::Display for Cause {
                 }
                 write!(f, ", and {required} must succeed")
             }
+            Self::StartedOpen => f.write_str("it starts open"),
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
+            Self::HealthChecked { successes: 1 } => f.write_str("1 health check passed"),
+            Self::HealthChecked { successes } => write!(f, "{successes} health checks passed"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
             Self::ProbesSucceeded { successes } => write!(f, "{successes} probes succeeded"),
+            Self::RampCompleted { over } => {
+                write!(f, "no rule tripped on the ramp of {over:.1?}")
+            }
             Self::Reset => f.write_str("it was reset by hand"),
         }
     }

@@ -36,7 +36,9 @@ mod sealed;
 mod service;
 #[cfg(feature = "stale-if-error")]
 mod stale_if_error;
+mod start;
 mod state;
+mod throttle;
 mod time;
 #[cfg(feature = "tonic")]
 mod tonic;
@@ -45,6 +47,8 @@ mod totals;
 mod tracing;
 mod window;
 
+#[cfg(feature = "health-check")]
+pub use crate::circuit::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use crate::circuit::ManualClock;
 #[doc(hidden)]
@@ -57,7 +61,7 @@ pub use crate::http::{
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]
-pub use crate::retry::{RetryFuture, RetryPolicy};
+pub use crate::retry::{RetryBudget, RetryFuture, RetryPolicy};
 #[cfg(feature = "stale-if-error")]
 pub use crate::stale_if_error::{
     StaleIfError, StaleIfErrorBody, StaleIfErrorFuture, StaleIfErrorLayer,
@@ -88,7 +92,9 @@ pub use crate::{
     probes::Probes,
     rules::Cancellation,
     service::{CircuitBreaker, WhenOpen},
+    start::Start,
     state::State,
+    throttle::Throttle,
     totals::Totals,
     window::Window,
 };

@@ -24,21 +24,30 @@ const OVERRIDES: [OverrideKind; 3] =
 const ENDS: [CallEnd; 5] =
     [CallEnd::Success, CallEnd::Failure, CallEnd::Ignored, CallEnd::Cancelled, CallEnd::Stale];
 
+/// What a health check comes to.
+const CHECKS: [&str; 2] = ["failure", "success"];
+
 /// Every way for a fallback to end, in the order of its discriminants.
 const FALLBACK_ENDS: [FallbackEnd; 3] =
     [FallbackEnd::Answered, FallbackEnd::Failed, FallbackEnd::Cancelled];
 
 /// Every transition there is, with the label of its cause.
-const TRANSITIONS: [(State, State, &str); 10] = [
+const TRANSITIONS: [(State, State, &str); 16] = [
     (State::Closed, State::Open, "failure-rate"),
     (State::Closed, State::Open, "consecutive-failures"),
     (State::Closed, State::Open, "slow-call-rate"),
     (State::Closed, State::Open, "tripped"),
     (State::Open, State::HalfOpen, "wait-over"),
+    (State::Open, State::HalfOpen, "health-checked"),
+    (State::Open, State::Closed, "health-checked"),
     (State::Open, State::Closed, "reset"),
     (State::HalfOpen, State::Open, "probes-failed"),
+    (State::HalfOpen, State::Open, "failure-rate"),
+    (State::HalfOpen, State::Open, "consecutive-failures"),
+    (State::HalfOpen, State::Open, "slow-call-rate"),
     (State::HalfOpen, State::Open, "tripped"),
     (State::HalfOpen, State::Closed, "probes-succeeded"),
+    (State::HalfOpen, State::Closed, "ramp-completed"),
     (State::HalfOpen, State::Closed, "reset"),
 ];
 
@@ -54,17 +63,25 @@ pub(crate) struct Metrics {
 struct Handles {
     states: [Gauge; 3],
     state_code: Gauge,
+    admitted_share: Gauge,
     overrides: [Gauge; 3],
     calls: [Counter; 5],
     slow_calls: Counter,
     rejections: Counter,
     would_reject: Counter,
-    transitions: [Counter; 10],
+    health_checks: [Counter; 2],
+    transitions: [Counter; 16],
 }
 
 impl Metrics {
     fn handles(&self, circuit: &str) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(circuit))
+        self.handles_in(State::Closed, circuit)
+    }
+
+    /// The handles; `state` is shown if the circuit is not known yet, for it may
+    /// have started in any.
+    fn handles_in(&self, state: State, circuit: &str) -> &Handles {
+        self.handles.get_or_init(|| Handles::new(state, circuit))
     }
 }
 
@@ -86,7 +103,7 @@ impl Observer for Metrics {
     }
 
     fn on_rejection(&self, open: &CircuitOpen) {
-        self.handles(open.name()).rejections.increment(1);
+        self.handles_in(open.state(), open.name()).rejections.increment(1);
     }
 
     fn on_would_reject(&self, circuit: &str) {
@@ -108,6 +125,14 @@ impl Observer for Metrics {
         }
     }
 
+    fn on_admitted_share(&self, circuit: &str, share: f64) {
+        self.handles(circuit).admitted_share.set(share);
+    }
+
+    fn on_health_check(&self, circuit: &str, passed: bool) {
+        self.handles(circuit).health_checks[usize::from(passed)].increment(1);
+    }
+
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let handles = self.handles(circuit);
         for (kind, gauge) in OVERRIDES.iter().zip(&handles.overrides) {
@@ -118,7 +143,7 @@ impl Observer for Metrics {
 }
 
 impl Handles {
-    fn new(circuit: &str) -> Self {
+    fn new(state: State, circuit: &str) -> Self {
         describe();
         let circuit = || circuit.to_owned();
         let handles = Self {
@@ -126,6 +151,7 @@ impl Handles {
                 gauge!("circuit_breaker_state", "circuit" => circuit(), "state" => state.as_str())
             }),
             state_code: gauge!("circuit_breaker_state_code", "circuit" => circuit()),
+            admitted_share: gauge!("circuit_breaker_admitted_share", "circuit" => circuit()),
             overrides: OVERRIDES.map(|kind| {
                 gauge!("circuit_breaker_override", "circuit" => circuit(), "kind" => kind.as_str())
             }),
@@ -138,6 +164,12 @@ impl Handles {
             slow_calls: counter!("circuit_breaker_slow_calls_total", "circuit" => circuit()),
             rejections: counter!("circuit_breaker_rejections_total", "circuit" => circuit()),
             would_reject: counter!("circuit_breaker_would_reject_total", "circuit" => circuit()),
+            health_checks: CHECKS.map(|outcome| {
+                counter!(
+                    "circuit_breaker_health_checks_total",
+                    "circuit" => circuit(), "outcome" => outcome
+                )
+            }),
             transitions: TRANSITIONS.map(|(from, to, cause)| {
                 counter!(
                     "circuit_breaker_transitions_total",
@@ -147,16 +179,17 @@ impl Handles {
             }),
         };
         handles.show_zero();
+        handles.show_state(state);
         handles
     }
 
     /// Some recorders show a series only once it has been written.
     fn show_zero(&self) {
-        self.show_state(State::Closed);
         self.overrides.iter().for_each(|gauge| gauge.set(0.0));
         self.calls
             .iter()
             .chain(&self.transitions)
+            .chain(&self.health_checks)
             .chain([&self.slow_calls, &self.rejections, &self.would_reject])
             .for_each(|counter| counter.increment(0));
     }
@@ -170,6 +203,7 @@ impl Handles {
                 self.state_code.set(code as f64);
             }
         }
+        self.admitted_share.set(f64::from(u8::from(shown == State::Closed)));
     }
 }
 
@@ -197,6 +231,11 @@ fn describe() {
         "The state the circuit is in: 0 closed, 1 half-open, 2 open"
     );
     describe_gauge!(
+        "circuit_breaker_admitted_share",
+        Unit::Count,
+        "The share of calls that pass: 1 while closed, 0 while open or probing, between on the ramp"
+    );
+    describe_gauge!(
         "circuit_breaker_override",
         Unit::Count,
         "1 for the override an operator laid over the circuit, 0 for the others"
@@ -220,6 +259,11 @@ fn describe() {
         "circuit_breaker_would_reject_total",
         Unit::Count,
         "Calls that passed only because the circuit is being observed"
+    );
+    describe_counter!(
+        "circuit_breaker_health_checks_total",
+        Unit::Count,
+        "Health checks the circuit ran while it was open, by outcome"
     );
     describe_counter!(
         "circuit_breaker_fallbacks_total",

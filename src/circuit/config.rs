@@ -12,6 +12,8 @@ use crate::{
     probes::Probes,
     ratio::Ratio,
     rules::{Cancellation, Rules, SlowRule},
+    start::Start,
+    throttle::Throttle,
     window::Window,
 };
 
@@ -25,8 +27,12 @@ use crate::{
 /// | [`sustained_for`](ConfigBuilder::sustained_for) | 1 s |
 /// | [`consecutive_failures`](ConfigBuilder::consecutive_failures) | off |
 /// | [`slow_calls`](ConfigBuilder::slow_calls) | off |
+/// | [`throttle`](ConfigBuilder::throttle) | off |
+/// | [`start`](ConfigBuilder::start) | closed |
+/// | [`warm_up`](ConfigBuilder::warm_up) | none |
 /// | [`open_for`](ConfigBuilder::open_for) | about 1, 2, 4, then 8 s; jitter 0.2 |
 /// | [`probes`](ConfigBuilder::probes) | 3, all of which must succeed |
+/// | [`ramp`](ConfigBuilder::ramp) | off: the last probe closes |
 /// | [`cancellation`](ConfigBuilder::cancellation) | by age |
 ///
 /// They were chosen by simulation: see the project's `DESIGN.md`.
@@ -69,8 +75,12 @@ impl Config {
             sustained_for: Duration::from_secs(1),
             consecutive_failures: None,
             slow_calls: None,
+            throttle: None,
+            start: Start::default(),
+            warm_up: Duration::ZERO,
             open_for: Backoff::default(),
             probes: Probes::default(),
+            ramp: None,
             cancellation: Cancellation::default(),
             clock: Clock::default(),
             observers: Observers::default(),
@@ -105,8 +115,12 @@ pub struct ConfigBuilder {
     sustained_for: Duration,
     consecutive_failures: Option<u32>,
     slow_calls: Option<(Duration, f64)>,
+    throttle: Option<Throttle>,
+    start: Start,
+    warm_up: Duration,
     open_for: Backoff,
     probes: Probes,
+    ramp: Option<Duration>,
     cancellation: Cancellation,
     clock: Clock,
     observers: Observers,
@@ -182,6 +196,32 @@ impl ConfigBuilder {
         self
     }
 
+    /// Refuses, while closed, a share of the calls as the dependency fails more
+    /// of them, instead of or beside opening: see [`Throttle`] for when that is
+    /// the better choice.
+    ///
+    /// A refusal's [`CircuitOpen::state`](crate::CircuitOpen::state) is then
+    /// `Closed`.
+    #[doc(alias = "adaptive throttling")]
+    pub fn throttle(mut self, throttle: Throttle) -> Self {
+        self.throttle = Some(throttle);
+        self
+    }
+
+    /// Sets how the circuit begins.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Ignores, while closed, what ends in this time from the circuit's birth:
+    /// it feeds the totals and no rule. For a process whose first calls are
+    /// slow or fail because it is cold itself.
+    pub fn warm_up(mut self, duration: Duration) -> Self {
+        self.warm_up = duration;
+        self
+    }
+
     /// Sets how long the circuit stays open before it probes.
     #[doc(alias = "waitDurationInOpenState")]
     #[doc(alias = "BreakDuration")]
@@ -194,6 +234,30 @@ impl ConfigBuilder {
     #[doc(alias = "permittedNumberOfCallsInHalfOpenState")]
     pub fn probes(mut self, probes: Probes) -> Self {
         self.probes = probes;
+        self
+    }
+
+    /// Lets traffic back gently: once the probes have succeeded, the share of
+    /// calls that pass grows from none to all over this time, linearly.
+    ///
+    /// A dependency that comes back cold, with empty caches and pools, does not
+    /// bear all of its traffic at once. The share is exact: at any moment the
+    /// calls that pass are within one of it. The rules judge them on fresh
+    /// counts; if one trips, the circuit is open again, for its next wait. Until
+    /// the end of the ramp the state is [`State::HalfOpen`](crate::State).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::Config;
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// Config::builder("inventory").ramp(Duration::from_secs(10)).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "slow start")]
+    pub fn ramp(mut self, over: Duration) -> Self {
+        self.ramp = Some(over);
         self
     }
 
@@ -245,8 +309,12 @@ impl ConfigBuilder {
                 .transpose()?,
             sustained_for: self.sustained_for,
             consecutive_failures: self.consecutive_failures,
+            throttle: self.throttle,
+            start: self.start,
+            warm_up: self.warm_up,
             open_for: self.open_for,
             probes: self.probes,
+            ramp: self.ramp,
             cancellation: self.cancellation,
         };
         rules.validate()?;

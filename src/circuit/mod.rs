@@ -6,7 +6,7 @@
 //!
 //! # The gate
 //!
-//! One atomic word says what may be done without asking the machine: its two
+//! One atomic word says what may be done without asking the machine: its three
 //! low bits are the kind of [`Gate`], the rest is the generation. It is written
 //! only under the lock, after the machine has changed. Admission on a closed
 //! circuit is one load of it. A success whose generation matches a *clean*
@@ -18,6 +18,8 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "health-check")]
+mod health_check;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
@@ -37,6 +39,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "health-check")]
+pub use self::health_check::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "tokio")]
@@ -54,10 +58,11 @@ use self::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    machine::{End, Fact, Facts, Gate, Machine, Rejection, Role, Ticket},
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
+    start::Start,
     state::State,
     time::Time,
 };
@@ -101,6 +106,8 @@ struct Shared {
     slow_after: Option<Duration>,
     judges_drops: bool,
     measures_latency: bool,
+    #[cfg(feature = "health-check")]
+    health_check: health_check::Running,
 }
 
 /// A cache line (two, where the processor fetches pairs) for one value.
@@ -127,20 +134,31 @@ impl Circuit {
         let born = clock.now();
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
-        let seed = rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
-        let machine = Machine::new(rules, seed);
+        let seed = rules.open_for.seed_or(random_seed);
+        let start = rules.start;
+        let mut machine = Machine::new(rules, seed);
+        let mut facts = Facts::default();
+        if let Start::ObserveOnly(duration) = start {
+            let over = Override::observe_only().reason("it starts observed").expires_in(duration);
+            machine.set_override(over, Time::ZERO, &mut facts);
+        }
+        let open_until = match machine.gate() {
+            Gate::Open { until } => until.as_nanos(),
+            _ => 0,
+        };
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
             machine,
             published: gate,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
-            untold: VecDeque::new(),
+            // Told at the first call: a recorder may be installed by then.
+            untold: facts.happened.into(),
             telling: false,
         };
         Self(Arc::new(Shared {
             gate: Alone(AtomicU64::new(gate)),
-            open_until: AtomicU64::new(0),
+            open_until: AtomicU64::new(open_until),
             passed: Alone(AtomicU64::new(0)),
             rejected: Alone(AtomicU64::new(0)),
             fallbacks: Alone([0; 3].map(AtomicU64::new)),
@@ -152,6 +170,8 @@ impl Circuit {
             slow_after,
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
+            #[cfg(feature = "health-check")]
+            health_check: health_check::Running::none(),
         }))
     }
 
@@ -167,7 +187,7 @@ impl Circuit {
     /// admitted, not before.
     pub fn state(&self) -> State {
         match self.0.gate.0.load(Ordering::Acquire) {
-            gate if is_closed(gate) => State::Closed,
+            gate if looks_closed(gate) => State::Closed,
             gate if gate & KIND == OPEN => State::Open,
             _ => self.0.lock().machine.view(self.now()).state,
         }
@@ -179,7 +199,8 @@ impl Circuit {
         let (view, window) = {
             let core = self.0.lock();
             let view = core.machine.view(now);
-            (view.clone(), WindowSnapshot::new(view.window, core.machine.rules()))
+            let window = WindowSnapshot::new(view.window, core.machine.rules());
+            (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
         let mut totals = view.totals;
         totals.success += self.0.passed.0.load(Ordering::Relaxed);
@@ -197,6 +218,8 @@ impl Circuit {
             cause: view.cause,
             window,
             probes: view.probes,
+            admitted_share: view.admitted_share,
+            awaits_health_check: view.awaits_health_check,
             totals,
             active_override: view.active_override,
         }
@@ -254,7 +277,7 @@ impl Circuit {
         let measured = measured || self.0.measures_latency;
         let gate = self.0.gate.0.load(Ordering::Acquire);
         if is_closed(gate) {
-            let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
+            let ticket = Ticket { generation: gate >> KIND_BITS, role: Role::Call };
             let started = measured.then(|| self.instant());
             return Ok(Permit::new(self.clone(), ticket, started));
         }
@@ -296,6 +319,16 @@ impl Circuit {
         self.look(false)
     }
 
+    /// Looks ahead for a caller that the inner service keeps waiting: it may be
+    /// stuck behind calls that hang.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn look_for_hangs(&self) -> Result<(), Rejection> {
+        match self.0.gate.0.load(Ordering::Acquire) {
+            gate if is_closed(gate) => Ok(()),
+            gate => self.look_closer(gate, false),
+        }
+    }
+
     /// Refuses a call whose refusal was seen ahead, in today's terms if there
     /// still is reason to.
     pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
@@ -318,11 +351,12 @@ impl Circuit {
         key: Option<u64>,
         waker: &std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
-        if is_closed(self.0.gate.0.load(Ordering::Acquire)) {
+        if looks_closed(self.0.gate.0.load(Ordering::Acquire)) {
             return Ok(());
         }
         let refused = self.update_core(|core, now, facts| {
             core.machine.look(now, facts).map_err(|rejection| {
+                core.machine.pass_over();
                 let back = rejection.retry_after.map(|wait| self.0.instant(now.after(wait)));
                 (core.wakers.register(key, waker), back)
             })
@@ -355,9 +389,10 @@ impl Circuit {
     #[inline]
     fn look(&self, counted: bool) -> Result<(), Rejection> {
         let gate = self.0.gate.0.load(Ordering::Acquire);
-        if is_closed(gate) { Ok(()) } else { self.look_closer(gate, counted) }
+        if looks_closed(gate) { Ok(()) } else { self.look_closer(gate, counted) }
     }
 
+    #[cold]
     fn look_closer(&self, gate: u64, counted: bool) -> Result<(), Rejection> {
         if gate & KIND == OPEN {
             if let Err(rejection) = self.pass_open_gate() {
@@ -383,7 +418,8 @@ impl Circuit {
         if now >= until {
             return Ok(());
         }
-        Err(Rejection { state: State::Open, retry_after: Some(until.since(now)) })
+        let retry_after = Some(until.since(now));
+        Err(Rejection { state: State::Open, percent: None, retry_after })
     }
 
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
@@ -407,7 +443,7 @@ impl Circuit {
         let is_long =
             shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
         let end = End { outcome, slow: judged && is_long };
-        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.probe.is_none();
+        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.role == Role::Call;
         if good && self.is_clean_in(ticket.generation) {
             shared.passed.0.fetch_add(1, Ordering::Relaxed);
             shared.tell_call(CallEnd::Success, false, latency);
@@ -430,6 +466,14 @@ impl Circuit {
     /// The dependency asked this call to stay away for so long.
     fn hint(&self, ticket: &Ticket, retry_after: Duration) {
         self.update(|machine, now, facts| machine.hint(ticket, retry_after, now, facts));
+    }
+
+    /// The call goes on, but its age says nothing any more.
+    #[cfg(feature = "http")]
+    fn untrack(&self, ticket: &Ticket) {
+        if let Role::Tracked(_) = ticket.role {
+            self.update(|machine, _, _| machine.untrack(ticket));
+        }
     }
 
     #[inline]
@@ -467,6 +511,16 @@ impl Circuit {
         let mut core = shared.lock();
         let result = change(&mut core, now, &mut facts);
         shared.publish(&mut core);
+        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
+            self.announce(core, facts);
+        }
+        result
+    }
+
+    /// Releases the lock, then wakes and tells.
+    #[cold]
+    fn announce(&self, mut core: MutexGuard<'_, Core>, facts: Facts) {
+        let shared = &*self.0;
         #[cfg(feature = "tokio")]
         let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
         // Only what has an order waits for a teller. The rest comes once a call,
@@ -475,16 +529,15 @@ impl Circuit {
         let happened = if watched { facts.happened } else { Vec::new() };
         let (ordered, direct): (Vec<_>, Vec<_>) =
             happened.into_iter().partition(Fact::has_an_order);
-        let told = !ordered.is_empty();
         core.untold.extend(ordered);
+        let has_untold = !core.untold.is_empty();
         drop(core);
         #[cfg(feature = "tokio")]
         woken.into_iter().for_each(std::task::Waker::wake);
         direct.into_iter().for_each(|fact| shared.tell_apart(fact));
-        if told {
+        if has_untold {
             self.tell();
         }
-        result
     }
 
     /// Tells the observers what they have not been told. One thread at a time
@@ -556,8 +609,17 @@ impl Shared {
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
             }
+            Fact::Share { percent } => {
+                let share = f64::from(percent) / 100.0;
+                self.observers.tell(|observer| observer.on_admitted_share(name, share));
+            }
             apart @ (Fact::Lapsed { .. } | Fact::WouldReject) => self.tell_apart(apart),
         }
+    }
+
+    #[cfg(feature = "health-check")]
+    fn tell_health_check(&self, passed: bool) {
+        self.observers.tell(|observer| observer.on_health_check(&self.name, passed));
     }
 
     /// Tells what has no order.
@@ -569,7 +631,7 @@ impl Shared {
             Fact::WouldReject => {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
-            Fact::Transition(_) | Fact::Override { .. } => {}
+            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
         }
     }
 
@@ -578,16 +640,35 @@ impl Shared {
     }
 }
 
-const KIND_BITS: u32 = 2;
+/// The machine knows no features: what only a feature uses is named here.
+#[cfg(not(feature = "health-check"))]
+const _: () = {
+    use crate::machine::Due;
+    let _ = (Machine::hold, Machine::release, Machine::check_due, Machine::health_checked);
+    let _ = |due| matches!(due, Due::At { generation: 0, at: Time::ZERO });
+};
+
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+const KIND_BITS: u32 = 3;
 const KIND: u64 = (1 << KIND_BITS) - 1;
 const ASK: u64 = 0;
 const CLOSED: u64 = 1;
 const CLEAN: u64 = 2;
 const OPEN: u64 = 3;
+const TRACKING: u64 = 4;
 
 /// Whether a gate lets everybody in.
 const fn is_closed(gate: u64) -> bool {
     matches!(gate & KIND, CLOSED | CLEAN)
+}
+
+/// Whether a gate lets everybody go on as far as the call, where the machine
+/// is asked.
+const fn looks_closed(gate: u64) -> bool {
+    matches!(gate & KIND, CLOSED | CLEAN | TRACKING)
 }
 
 const fn word(generation: u64, gate: Gate) -> u64 {
@@ -596,6 +677,7 @@ const fn word(generation: u64, gate: Gate) -> u64 {
         Gate::Closed => CLOSED,
         Gate::Clean => CLEAN,
         Gate::Open { .. } => OPEN,
+        Gate::Tracking => TRACKING,
     };
     generation << KIND_BITS | kind
 }

@@ -77,6 +77,17 @@ pub trait Observer: Send + Sync {
         let _ = (circuit, end);
     }
 
+    /// The share of calls that pass has changed by a whole percent, on the
+    /// ramp. Told when a call asks, and when the ramp begins.
+    fn on_admitted_share(&self, circuit: &str, share: f64) {
+        let _ = (circuit, share);
+    }
+
+    /// A health check has run (feature `health-check`).
+    fn on_health_check(&self, circuit: &str, passed: bool) {
+        let _ = (circuit, passed);
+    }
+
     /// An override was set (`Some`), or lifted or over (`None`).
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let _ = (circuit, active);

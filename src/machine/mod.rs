@@ -7,12 +7,18 @@
 
 mod closed;
 mod half_open;
+mod in_flight;
+mod ramp;
+mod throttling;
 
 use std::time::Duration;
 
 use self::{
     closed::Closed,
     half_open::{Decision, HalfOpen, Lapse},
+    in_flight::Place,
+    ramp::Ramp,
+    throttling::Throttling,
 };
 use crate::{
     backoff::Noise,
@@ -20,7 +26,9 @@ use crate::{
     outcome::{CallEnd, Outcome},
     overrides::{Override, OverrideKind},
     rules::Rules,
+    start::Start,
     state::State,
+    throttle::Throttle,
     time::Time,
     totals::Totals,
     window::{Counts, Sample},
@@ -42,6 +50,9 @@ pub(crate) struct Machine {
     /// Until when the dependency asked to be left alone, since it was closed.
     hinted_until: Option<Time>,
     overlay: Option<Overlay>,
+    /// A health check decides when an opening ends.
+    hold: Option<Hold>,
+    holds: u64,
     totals: Totals,
     /// The latest time seen: callers read the clock before they get here, so
     /// two may come in the wrong order.
@@ -52,11 +63,12 @@ pub(crate) struct Machine {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is where a circuit nearly always is")]
 enum Phase {
     Closed(Closed),
     Open(Open),
     HalfOpen(HalfOpen),
+    /// Half-open still, but past the probes.
+    Ramp(Ramp),
 }
 
 #[derive(Clone, Debug)]
@@ -72,11 +84,38 @@ struct Overlay {
     until: Option<Time>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    id: u64,
+    /// How often it is checked.
+    interval: Duration,
+}
+
+/// When the dependency is to be checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Due {
+    Never,
+    At { generation: u64, at: Time },
+}
+
 /// The right to one call, and what it was issued under.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) generation: u64,
-    pub(crate) probe: Option<u64>,
+    pub(crate) role: Role,
+}
+
+/// What a call is to the machine that admitted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The rules judge it.
+    Call,
+    /// The rules judge it, and its age while it lasts.
+    Tracked(Place),
+    /// It decides a half-open episode.
+    Probe(u64),
+    /// It passed over the machine's head, by an override.
+    PassedOver,
 }
 
 /// How a call ended.
@@ -91,7 +130,7 @@ impl Fact {
     /// Whether it must be told after those before it. The others come once a
     /// call, and stand for themselves.
     pub(crate) fn has_an_order(&self) -> bool {
-        matches!(self, Self::Transition(_) | Self::Override { .. })
+        matches!(self, Self::Transition(_) | Self::Override { .. } | Self::Share { .. })
     }
 }
 
@@ -117,6 +156,8 @@ impl End {
 pub(crate) struct Rejection {
     /// The state that rejected it: open too if an operator holds it open.
     pub(crate) state: State,
+    /// Where only a share passes, how much that is.
+    pub(crate) percent: Option<u8>,
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -133,6 +174,10 @@ pub(crate) enum Fact {
     Transition(Transition),
     Override {
         set: Option<Override>,
+    },
+    /// So much of the calls passes from now on.
+    Share {
+        percent: u8,
     },
     /// That many probes lost their lease.
     Lapsed {
@@ -164,7 +209,10 @@ pub(crate) struct View {
     pub(crate) retry_after: Option<Duration>,
     pub(crate) cause: Option<Cause>,
     pub(crate) window: Counts,
+    pub(crate) overdue: u64,
     pub(crate) probes: Option<Progress>,
+    pub(crate) admitted_share: Option<f64>,
+    pub(crate) awaits_health_check: bool,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
 }
@@ -194,22 +242,35 @@ pub(crate) enum Gate {
     Closed,
     /// Admit, and forget successes that are not slow.
     Clean,
+    /// Ask; but whoever only looks may go on.
+    Tracking,
     /// Reject until then.
     Open { until: Time },
 }
 
 impl Machine {
     pub(crate) fn new(rules: Rules, seed: u64) -> Self {
+        let mut noise = Noise::new(seed);
+        let (phase, cause) = match rules.start {
+            Start::Open => {
+                let wait = rules.open_for.wait(0, noise.draw());
+                let until = Time::ZERO.after(wait);
+                (Phase::Open(Open { wait, until }), Some(Cause::StartedOpen))
+            }
+            Start::Closed | Start::ObserveOnly(_) => (Phase::Closed(Closed::new(&rules)), None),
+        };
         Self {
-            phase: Phase::Closed(Closed::new(&rules)),
+            phase,
             rules,
             generation: 0,
             since: Time::ZERO,
-            cause: None,
+            cause,
             step: 0,
-            noise: Noise::new(seed),
+            noise,
             hinted_until: None,
             overlay: None,
+            hold: None,
+            holds: 0,
             totals: Totals::default(),
             now: Time::ZERO,
             next_probe: 0,
@@ -223,11 +284,14 @@ impl Machine {
         let overlay = self.overlay.as_ref().map(|overlay| overlay.kind);
         let admitted = match overlay {
             Some(OverrideKind::ForceOpen) => Err(self.rejection()),
-            Some(OverrideKind::ForceClosed) => Ok(self.ticket(None)),
+            Some(OverrideKind::ForceClosed) => Ok(match self.phase {
+                Phase::Closed(_) => self.ticket(Role::Call),
+                _ => self.ticket(Role::PassedOver),
+            }),
             Some(OverrideKind::ObserveOnly) => Ok(self.admit(facts).unwrap_or_else(|_| {
                 self.totals.would_reject += 1;
                 facts.happened.push(Fact::WouldReject);
-                self.ticket(None)
+                self.ticket(Role::PassedOver)
             })),
             None => self.admit(facts),
         };
@@ -240,13 +304,17 @@ impl Machine {
     /// Whether `acquire` would admit, without taking anything.
     pub(crate) fn look(&mut self, now: Time, facts: &mut Facts) -> Result<(), Rejection> {
         self.settle(now, facts);
+        if self.overlay.is_none() {
+            self.find_overdue(facts);
+        }
         let admits = match self.overlay.as_ref().map(|overlay| overlay.kind) {
             Some(OverrideKind::ForceOpen) => false,
             Some(OverrideKind::ForceClosed | OverrideKind::ObserveOnly) => true,
             None => match &self.phase {
-                Phase::Closed(_) => true,
-                Phase::Open(open) => self.now >= open.until,
+                Phase::Closed(calls) => calls.would_admit(self.now),
+                Phase::Open(open) => self.now >= open.until && self.hold.is_none(),
                 Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
+                Phase::Ramp(ramp) => ramp.would_admit(self.now),
             },
         };
         if admits { Ok(()) } else { Err(self.rejection()) }
@@ -263,29 +331,36 @@ impl Machine {
         facts: &mut Facts,
     ) -> Option<CallEnd> {
         self.settle(now, facts);
-        if ticket.probe.is_some_and(|probe| self.forget_lapsed(probe)) {
-            return None;
+        if let Role::Probe(probe) = ticket.role {
+            if self.forget_lapsed(probe) {
+                return None;
+            }
         }
         if ticket.generation != self.generation {
             self.totals.stale += 1;
             return Some(CallEnd::Stale);
         }
         let counted = self.count(end);
+        self.untrack(&ticket);
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
-        match (&mut self.phase, ticket.probe) {
-            (Phase::HalfOpen(half_open), Some(probe)) if totals_only => half_open.mute(probe),
-            (Phase::HalfOpen(half_open), Some(probe)) => {
+        let is_cold = self.now < Time::ZERO.after(self.rules.warm_up);
+        match (&mut self.phase, ticket.role) {
+            (_, Role::PassedOver) => {}
+            (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
+                half_open.mute(probe);
+            }
+            (Phase::HalfOpen(half_open), Role::Probe(probe)) => {
                 let decision = half_open.end(probe, end, &self.rules.probes);
                 facts.wake |= decision == Decision::GivenBack;
                 self.decide(decision, self.now, facts);
             }
-            (Phase::Closed(closed), _) if !totals_only => {
-                if let Some(cause) = closed.record(end, self.now, &self.rules) {
+            (Phase::Closed(_), _) if is_cold => {}
+            (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), _) if !totals_only => {
+                if let Some(cause) = calls.record(end, self.now, &self.rules, facts) {
                     self.open(cause, self.now, facts);
                 }
             }
-            // Admitted over the machine's head by an override.
             _ => {}
         }
         Some(counted)
@@ -303,24 +378,48 @@ impl Machine {
         self.settle(now, facts);
         let is_heard = match &self.overlay {
             Some(overlay) if overlay.kind == OverrideKind::ForceClosed => false,
-            // Not what passed over the machine's head.
-            _ => self.state() == State::Closed || ticket.probe.is_some(),
+            _ => ticket.role != Role::PassedOver,
         };
         if is_heard && ticket.generation == self.generation {
             self.hinted_until = self.hinted_until.max(Some(self.now.after(retry_after)));
         }
     }
 
+    /// The call goes on, but its age says nothing any more.
+    pub(crate) fn untrack(&mut self, ticket: &Ticket) {
+        if ticket.generation != self.generation {
+            return;
+        }
+        if let (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), Role::Tracked(place)) =
+            (&mut self.phase, ticket.role)
+        {
+            calls.end(place);
+        }
+    }
+
     /// Counts a refusal that no `acquire` made.
     pub(crate) fn count_rejection(&mut self) {
         self.totals.rejected += 1;
+        self.pass_over();
+    }
+
+    /// A caller was refused without having asked, and counts as one that has
+    /// where only a share passes.
+    pub(crate) fn pass_over(&mut self) {
+        match &mut self.phase {
+            Phase::Closed(calls) => calls.pass_over(self.now),
+            Phase::Ramp(ramp) => ramp.pass_over(self.now),
+            Phase::Open(_) | Phase::HalfOpen(_) => {}
+        }
     }
 
     /// Opens, by hand.
     pub(crate) fn trip(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
         match self.phase {
-            Phase::Closed(_) | Phase::HalfOpen(_) => self.open(Cause::Tripped, self.now, facts),
+            Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => {
+                self.open(Cause::Tripped, self.now, facts);
+            }
             Phase::Open(_) => {}
         }
     }
@@ -334,8 +433,11 @@ impl Machine {
             self.generation += 1;
             self.since = self.now;
             facts.wake = true;
+            if self.rules.throttle.is_some() {
+                facts.happened.push(Fact::Share { percent: 100 });
+            }
         } else {
-            self.close(Cause::Reset, facts);
+            self.close(Cause::Reset, self.now, facts);
         }
     }
 
@@ -360,6 +462,68 @@ impl Machine {
         }
     }
 
+    /// From now on an opening lasts until the dependency is found healthy.
+    pub(crate) fn hold(&mut self, interval: Duration, now: Time, facts: &mut Facts) -> u64 {
+        self.settle(now, facts);
+        self.holds += 1;
+        self.hold = Some(Hold { id: self.holds, interval });
+        facts.wake = true;
+        self.holds
+    }
+
+    /// Nobody checks any more: whoever held it, or anybody.
+    pub(crate) fn release(&mut self, id: Option<u64>, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        if self.hold.is_some_and(|hold| id.is_none_or(|id| id == hold.id)) {
+            self.hold = None;
+            facts.wake = true;
+        }
+    }
+
+    /// When the dependency is to be checked: while open, once the wait is over.
+    pub(crate) fn check_due(&mut self, now: Time, facts: &mut Facts) -> Due {
+        self.settle(now, facts);
+        match &self.phase {
+            Phase::Open(open) if self.hears_checks() => {
+                Due::At { generation: self.generation, at: open.until }
+            }
+            _ => Due::Never,
+        }
+    }
+
+    /// The dependency was found healthy often enough, during that opening.
+    pub(crate) fn health_checked(
+        &mut self,
+        generation: u64,
+        successes: u32,
+        instead_of_probes: bool,
+        now: Time,
+        facts: &mut Facts,
+    ) {
+        self.settle(now, facts);
+        let Phase::Open(Open { wait, until }) = self.phase else { return };
+        if generation != self.generation || self.now < until || !self.hears_checks() {
+            return;
+        }
+        let cause = Cause::HealthChecked { successes };
+        match (instead_of_probes, self.rules.ramp) {
+            (false, _) => {
+                let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
+                self.enter(half_open, cause, None, self.now, facts);
+            }
+            (true, Some(over)) => {
+                let ramp = Ramp::new(over, self.now, &self.rules);
+                self.enter(Phase::Ramp(ramp), cause, None, self.now, facts);
+            }
+            (true, None) => self.close(cause, self.now, facts),
+        }
+    }
+
+    /// Not under a forced state, which the machine sits out.
+    fn hears_checks(&self) -> bool {
+        self.overlay.as_ref().is_none_or(|overlay| overlay.kind == OverrideKind::ObserveOnly)
+    }
+
     /// What there is to see at `now`. Changes nothing: leases and overrides
     /// that have run out by then are seen to be over, and told of later.
     pub(crate) fn view(&self, now: Time) -> View {
@@ -375,13 +539,28 @@ impl Machine {
             since: self.since,
             retry_after: self.retry_after(now),
             cause: self.cause.clone(),
+            overdue: match &self.phase {
+                Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.overdue_at(now),
+                Phase::Open(_) | Phase::HalfOpen(_) => 0,
+            },
             window: match &self.phase {
-                Phase::Closed(closed) => closed.counts_at(now),
+                Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.counts_at(now),
                 Phase::Open(_) | Phase::HalfOpen(_) => Counts::default(),
             },
             probes: match &self.phase {
                 Phase::HalfOpen(half_open) => Some(half_open.progress(&self.rules.probes)),
-                Phase::Closed(_) | Phase::Open(_) => None,
+                Phase::Closed(_) | Phase::Open(_) | Phase::Ramp(_) => None,
+            },
+            admitted_share: match &self.phase {
+                Phase::Ramp(ramp) => Some(ramp.share(now)),
+                Phase::Closed(calls) => calls
+                    .throttling(now)
+                    .map(|throttling| f64::from(throttling.share(now)) / f64::from(Throttle::ALL)),
+                Phase::Open(_) | Phase::HalfOpen(_) => None,
+            },
+            awaits_health_check: match &self.phase {
+                Phase::Open(open) => self.hold.is_some() && now >= open.until,
+                Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => false,
             },
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
@@ -396,7 +575,7 @@ impl Machine {
         match self.phase {
             Phase::Closed(_) => State::Closed,
             Phase::Open(_) => State::Open,
-            Phase::HalfOpen(_) => State::HalfOpen,
+            Phase::HalfOpen(_) | Phase::Ramp(_) => State::HalfOpen,
         }
     }
 
@@ -411,43 +590,78 @@ impl Machine {
     pub(crate) fn gate(&self) -> Gate {
         match &self.phase {
             _ if self.overlay.is_some() => Gate::Ask,
+            Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
+            Phase::Closed(closed) if closed.tracks_calls() => Gate::Tracking,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
             Phase::Closed(_) => Gate::Closed,
             Phase::Open(open) => Gate::Open { until: open.until },
-            Phase::HalfOpen(_) => Gate::Ask,
+            Phase::HalfOpen(_) | Phase::Ramp(_) => Gate::Ask,
         }
     }
 
     fn admit(&mut self, facts: &mut Facts) -> Result<Ticket, Rejection> {
+        self.find_overdue(facts);
         match self.phase {
-            Phase::Open(Open { wait, until }) if self.now >= until => {
+            Phase::Open(Open { wait, until }) if self.now >= until && self.hold.is_none() => {
                 let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
                 self.enter(half_open, Cause::WaitOver { waited: wait }, None, self.now, facts);
             }
-            Phase::Closed(_) | Phase::Open(_) | Phase::HalfOpen(_) => {}
+            _ => {}
         }
-        let probe = match &mut self.phase {
-            Phase::Closed(_) => None,
+        let role = match &mut self.phase {
+            Phase::Closed(calls) => {
+                if !calls.admit(self.now, facts) {
+                    return Err(self.rejection());
+                }
+                calls.begin(self.now).map_or(Role::Call, Role::Tracked)
+            }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
                 if !half_open.take(self.next_probe, self.now) {
                     return Err(self.rejection());
                 }
                 self.next_probe += 1;
-                Some(self.next_probe - 1)
+                Role::Probe(self.next_probe - 1)
+            }
+            Phase::Ramp(ramp) => {
+                ramp.tell_share(self.now, facts);
+                if !ramp.admit(self.now) {
+                    return Err(self.rejection());
+                }
+                ramp.calls.begin(self.now).map_or(Role::Call, Role::Tracked)
             }
         };
-        Ok(self.ticket(probe))
+        Ok(self.ticket(role))
     }
 
-    fn ticket(&self, probe: Option<u64>) -> Ticket {
-        Ticket { generation: self.generation, probe }
+    /// Opens if the calls in flight are reason enough.
+    fn find_overdue(&mut self, facts: &mut Facts) {
+        if self.now < Time::ZERO.after(self.rules.warm_up) {
+            return;
+        }
+        if let Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) = &mut self.phase {
+            if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
+                self.open(cause, self.now, facts);
+            }
+        }
+    }
+
+    fn ticket(&self, role: Role) -> Ticket {
+        Ticket { generation: self.generation, role }
     }
 
     fn rejection(&self) -> Rejection {
         let forced = matches!(&self.overlay, Some(o) if o.kind == OverrideKind::ForceOpen);
         Rejection {
             state: if forced { State::Open } else { self.state() },
+            percent: match &self.phase {
+                _ if forced => None,
+                Phase::Ramp(ramp) => Some(ramp.percent(self.now)),
+                Phase::Closed(calls) => {
+                    calls.throttling(self.now).map(|throttling| throttling.percent(self.now))
+                }
+                Phase::Open(_) | Phase::HalfOpen(_) => None,
+            },
             retry_after: self.retry_after(self.now),
         }
     }
@@ -455,9 +669,13 @@ impl Machine {
     /// How long until a call that is refused now may pass.
     fn retry_after(&self, now: Time) -> Option<Duration> {
         let machine = match &self.phase {
-            Phase::Closed(_) => None,
-            Phase::Open(open) => Some(open.until.since(now)),
+            Phase::Closed(calls) => calls.throttling(now).map(Throttling::next_step),
+            Phase::Open(open) => Some(match self.hold {
+                Some(hold) if now >= open.until => hold.interval,
+                _ => open.until.since(now),
+            }),
             Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
+            Phase::Ramp(ramp) => Some(ramp.next_step(now)),
         };
         match &self.overlay {
             Some(Overlay { kind: OverrideKind::ForceOpen, until, .. }) => {
@@ -469,15 +687,17 @@ impl Machine {
 
     /// Whether time alone has changed something that nobody was told of.
     fn is_overdue(&self, now: Time) -> bool {
-        let lease = match &self.phase {
+        let phase = match &self.phase {
             Phase::HalfOpen(half_open) => half_open.next_deadline(),
+            Phase::Ramp(ramp) => Some(ramp.end()),
             Phase::Closed(_) | Phase::Open(_) => None,
         };
         let overlay = self.overlay.as_ref().and_then(|overlay| overlay.until);
-        [lease, overlay].into_iter().flatten().any(|end| end <= now)
+        [phase, overlay].into_iter().flatten().any(|end| end <= now)
     }
 
-    /// Lets time have done what it does by itself: end leases and overrides.
+    /// Lets time have done what it does by itself: end leases, ramps and
+    /// overrides.
     fn settle(&mut self, now: Time, facts: &mut Facts) {
         self.now = self.now.max(now);
         if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
@@ -496,6 +716,12 @@ impl Machine {
             }
             self.decide(decision, at, facts);
         }
+        if let Phase::Ramp(ramp) = &self.phase {
+            let end = ramp.end();
+            if end <= self.now {
+                self.close(Cause::RampCompleted { over: end.since(ramp.began()) }, end, facts);
+            }
+        }
     }
 
     fn next_lapse(&mut self) -> Option<(Lapse, Decision)> {
@@ -504,7 +730,7 @@ impl Machine {
                 let lapse = half_open.lapse(self.now)?;
                 Some((lapse, half_open.decision(&self.rules.probes)))
             }
-            Phase::Closed(_) | Phase::Open(_) => None,
+            Phase::Closed(_) | Phase::Open(_) | Phase::Ramp(_) => None,
         }
     }
 
@@ -528,7 +754,15 @@ impl Machine {
     fn decide(&mut self, decision: Decision, at: Time, facts: &mut Facts) {
         match decision {
             Decision::Wait | Decision::GivenBack => {}
-            Decision::Close(cause) => self.close(cause, facts),
+            Decision::Close(cause) => match self.rules.ramp {
+                Some(over) => {
+                    let mut ramp = Ramp::new(over, at, &self.rules);
+                    ramp.tell_share(at, facts);
+                    self.phase = Phase::Ramp(ramp);
+                    facts.wake = true;
+                }
+                None => self.close(cause, at, facts),
+            },
             Decision::Reopen(cause) => self.open(cause, at, facts),
         }
     }
@@ -546,11 +780,11 @@ impl Machine {
         self.enter(Phase::Open(Open { wait, until: at.after(wait) }), cause, Some(wait), at, facts);
     }
 
-    fn close(&mut self, cause: Cause, facts: &mut Facts) {
+    fn close(&mut self, cause: Cause, at: Time, facts: &mut Facts) {
         self.step = 0;
         self.hinted_until = None;
         self.cause = None;
-        self.enter(Phase::Closed(Closed::new(&self.rules)), cause, None, self.now, facts);
+        self.enter(Phase::Closed(Closed::new(&self.rules)), cause, None, at, facts);
     }
 
     fn enter(
@@ -563,7 +797,7 @@ impl Machine {
     ) {
         let from = self.state();
         let window = match &self.phase {
-            Phase::Closed(closed) => closed.counts_at(at),
+            Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.counts_at(at),
             Phase::HalfOpen(half_open) => half_open.counts(),
             Phase::Open(_) => Counts::default(),
         };
