@@ -576,7 +576,12 @@ mod tally {
             series
         };
         let service = CircuitBreakerLayer::new(&circuit)
-            .fallback(|_| response(200, "spare"))
+            .fallback_with(|ask: Ask, _| async move {
+                match ask {
+                    Status(status) => Ok(response(status, "spare")),
+                    _ => Err::<_, BoxError>("no".into()),
+                }
+            })
             .layer(Dependency);
         metrics::with_local_recorder(&recorder, || {
             now(service.clone().oneshot(Status(200))).unwrap();
@@ -586,13 +591,14 @@ mod tally {
             circuit.trip();
             now(service.clone().oneshot(Status(200))).unwrap();
             now(service.clone().oneshot(Status(200))).unwrap();
+            now(service.clone().oneshot(Error)).unwrap_err();
         });
         assert_eq!(
             series(),
             [
                 ("shop answered".to_owned(), DebugValue::Counter(2)),
                 ("shop cancelled".to_owned(), DebugValue::Counter(0)),
-                ("shop failed".to_owned(), DebugValue::Counter(0)),
+                ("shop failed".to_owned(), DebugValue::Counter(1)),
             ]
         );
     }

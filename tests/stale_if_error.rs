@@ -367,6 +367,21 @@ fn its_time_is_that_of_the_response_and_else_the_layers() {
     assert!(!rig.is_kept());
 }
 
+/// Counted from the end of its freshness, like the response's own bound.
+#[test]
+fn a_request_may_bound_how_stale_it_is() {
+    let rig = rig();
+    rig.origin.says(|_| Ok(good(200, &[("cache-control", "max-age=30")], &[Data("x")])));
+    rig.read();
+    for (second, is_answered) in [(29, true), (40, true), (41, false)] {
+        let request = request("GET", URI, &[("cache-control", "max-age=0, stale-if-error=10")]);
+        rig.clock.advance(second * SECOND);
+        assert_eq!(rig.refused(request).is_ok(), is_answered, "{second}");
+        rig.origin.says(|_| Ok(good(200, &[("cache-control", "max-age=30")], &[Data("x")])));
+        rig.read();
+    }
+}
+
 /// The age counts from the request: a response that took long to come is older
 /// than it seems.
 #[test]
@@ -741,6 +756,31 @@ mod bounds {
         }
         let uris = shown(&rig, "uris");
         assert!((50..200).contains(&uris), "{uris}");
+    }
+
+    /// A client's headers are slices of what it read at once, which would be
+    /// kept with them and weighed by nobody.
+    #[test]
+    fn nothing_is_kept_of_the_buffers_it_came_in() {
+        let rig = rig();
+        let buffer = Bytes::from(vec![b'x'; 1 << 20]);
+        let slice = buffer.slice(..1_000);
+        rig.origin.says(move |_| {
+            let mut response = good(200, &[], &[Data("it is so")]);
+            let value = http::HeaderValue::from_maybe_shared(slice.clone()).unwrap();
+            response.headers_mut().insert("x-slice", value);
+            Ok(response)
+        });
+        let within = |response: &Response<StaleIfErrorBody<Script>>| {
+            let at = response.headers()["x-slice"].as_bytes().as_ptr();
+            buffer.as_ptr_range().contains(&at)
+        };
+        let live = rig.get().unwrap();
+        assert!(within(&live));
+        text(live);
+        let kept = rig.refused(request("GET", URI, &[])).unwrap();
+        assert_eq!(kept.headers()["x-slice"].len(), 1_000);
+        assert!(!within(&kept));
     }
 
     #[test]

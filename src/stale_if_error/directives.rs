@@ -136,10 +136,10 @@ mod tests {
         for values in [
             &["public, max-age=60, stale-if-error=600, must-revalidate"] as &[_],
             &[
-                "PUBLIC,Max-Age=\"60\" ,, Stale-If-Error = 600 , x=\"a, no-store\"",
+                "PUBLIC,Max-Age=\"60\" ,, Stale-If-Error = 600 , x=\"a, no-store, b\"",
                 "must-revalidate",
             ],
-            &["x=\"\\\", no-cache\", must-revalidate, max-age=60, public", "stale-if-error=600"],
+            &["x=\"\\\", no-cache, b\", must-revalidate, max-age=60, public", "stale-if-error=600"],
         ] {
             assert_eq!(said(values), expected, "{values:?}");
         }

@@ -155,7 +155,7 @@ pub(super) fn selection(request: &HeaderMap, response: &HeaderMap) -> Option<Sel
         // A star is no name.
         let name = HeaderName::from_bytes(name).ok().filter(|name| name != "*")?;
         if selection.iter().all(|(known, _)| *known != name) {
-            let values = request.get_all(&name).iter().cloned().collect();
+            let values = request.get_all(&name).iter().map(copied).collect();
             selection.push((name, values));
         }
     }
@@ -168,10 +168,13 @@ pub(super) fn selects(selection: &Selection, request: &HeaderMap) -> bool {
     selection.iter().all(|(name, values)| request.get_all(name).iter().eq(values))
 }
 
-/// The headers as they are kept: without those of the connection they came by
-/// and without the age, which will be another, but with a date.
+/// The headers as they are kept: copied, without those of the connection they
+/// came by and without the age, which will be another, but with a date.
 pub(super) fn kept_headers(response: &HeaderMap) -> HeaderMap {
-    let mut headers = response.clone();
+    let mut headers = HeaderMap::with_capacity(response.len() + 1);
+    for (name, value) in response {
+        headers.append(name, copied(value));
+    }
     let named: Vec<HeaderName> = response
         .get_all(CONNECTION)
         .iter()
@@ -200,6 +203,14 @@ pub(super) fn kept_headers(response: &HeaderMap) -> HeaderMap {
         }
     }
     headers
+}
+
+/// The same value on its own. As it came it may be a slice of all that was read
+/// from a connection at once, and keep that.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) else { return value.clone() };
+    copy.set_sensitive(value.is_sensitive());
+    copy
 }
 
 /// What is kept, told anew by a 304 that is of the same representation: by a
