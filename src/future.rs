@@ -76,45 +76,49 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let ending = *this.ending;
-        loop {
-            let (call, watch, on_failure) = match this.state.as_mut().project() {
-                StateProj::Answering { answer } => {
-                    return answer.poll(cx).map_ok(|response| ending.unjudged(response));
-                }
-                StateProj::Calling { call, watch, on_failure } => (call, watch, on_failure),
-            };
-            let unwinding = FailIfUnwound(&mut watch.permit);
-            let polled = call.poll(cx);
-            mem::forget(unwinding);
-
-            // By branches: a response is large, and moved as seldom as can be.
-            let failed = match ready!(polled) {
-                Ok(response) => {
-                    let (outcome, reading) = watch.judge(&response);
-                    let permit = &mut watch.permit;
-                    if !P::ANSWERS || outcome != Outcome::Failure {
-                        return Poll::Ready(Ok(ending.judged(response, outcome, reading, permit)));
-                    }
-                    permit.settle(Some(outcome), reading);
-                    Ok(response)
-                }
-                Err(error) => {
-                    let error = P::hold(error);
-                    let has_failed = watch.fail(&error);
-                    let error = P::release(error);
-                    if !P::ANSWERS || !has_failed {
-                        return Poll::Ready(Err(error));
-                    }
-                    Err(error)
-                }
-            };
-            // The call is settled: what the fallback comes to is not its end.
-            match on_failure.answer(failed, watch.permit.circuit()) {
-                Ok(answer) => this.state.set(State::Answering { answer }),
-                Err(failed) => {
-                    return Poll::Ready(failed.map(|response| ending.unjudged(response)));
-                }
+        let (call, watch, on_failure) = match this.state.as_mut().project() {
+            StateProj::Answering { answer } => {
+                return answer.poll(cx).map_ok(|response| ending.unjudged(response));
             }
+            StateProj::Calling { call, watch, on_failure } => (call, watch, on_failure),
+        };
+        let unwinding = FailIfUnwound(&mut watch.permit);
+        let polled = call.poll(cx);
+        mem::forget(unwinding);
+
+        // By branches: a response is large, and moved as seldom as can be.
+        let failed = match ready!(polled) {
+            Ok(response) => {
+                let (outcome, reading) = watch.judge(&response);
+                let permit = &mut watch.permit;
+                if !P::ANSWERS || outcome != Outcome::Failure {
+                    return Poll::Ready(Ok(ending.judged(response, outcome, reading, permit)));
+                }
+                permit.settle(Some(outcome), reading);
+                Ok(response)
+            }
+            Err(error) => {
+                let error = P::hold(error);
+                let has_failed = watch.fail(&error);
+                let error = P::release(error);
+                if !P::ANSWERS || !has_failed {
+                    return Poll::Ready(Err(error));
+                }
+                Err(error)
+            }
+        };
+        // The call is settled: what the fallback comes to is not its end.
+        match on_failure.answer(failed, watch.permit.circuit()) {
+            Ok(answer) => this.state.as_mut().set(State::Answering { answer }),
+            Err(failed) => {
+                return Poll::Ready(failed.map(|response| ending.unjudged(response)));
+            }
+        }
+        match this.state.project() {
+            StateProj::Answering { answer } => {
+                answer.poll(cx).map_ok(|response| ending.unjudged(response))
+            }
+            StateProj::Calling { .. } => unreachable!("it has just been set"),
         }
     }
 }
