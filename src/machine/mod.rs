@@ -404,8 +404,11 @@ impl Machine {
     }
 
     /// A caller was refused without having asked, and counts as one that has
-    /// where only a share passes.
+    /// where only a share passes; but not if it was an operator who refused.
     pub(crate) fn pass_over(&mut self) {
+        if self.overlay.is_some() {
+            return;
+        }
         match &mut self.phase {
             Phase::Closed(calls) => calls.pass_over(self.now),
             Phase::Ramp(ramp) => ramp.pass_over(self.now),
