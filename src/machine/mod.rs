@@ -344,7 +344,7 @@ impl Machine {
         self.untrack(&ticket);
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
-        let is_cold = self.now < Time::ZERO.after(self.rules.warm_up);
+        let is_cold = self.is_cold();
         match (&mut self.phase, ticket.role) {
             (_, Role::PassedOver) => {}
             (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
@@ -639,14 +639,20 @@ impl Machine {
 
     /// Opens if the calls in flight are reason enough.
     fn find_overdue(&mut self, facts: &mut Facts) {
-        if self.now < Time::ZERO.after(self.rules.warm_up) {
-            return;
+        let is_cold = self.is_cold();
+        let calls = match &mut self.phase {
+            Phase::Closed(_) if is_cold => return,
+            Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls,
+            Phase::Open(_) | Phase::HalfOpen(_) => return,
+        };
+        if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
+            self.open(cause, self.now, facts);
         }
-        if let Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) = &mut self.phase {
-            if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
-                self.open(cause, self.now, facts);
-            }
-        }
+    }
+
+    /// Whether it warms up. That excuses what happens while closed.
+    fn is_cold(&self) -> bool {
+        self.now < Time::ZERO.after(self.rules.warm_up)
     }
 
     fn ticket(&self, role: Role) -> Ticket {
