@@ -1534,7 +1534,22 @@ const SECOND: u64 = 1_000 * MS;
 const HOUR: u64 = 3_600 * SECOND;
 
 fn case() -> impl Strategy<Value = (Setup, Vec<Op>)> {
-    (setup(), prop::collection::vec(op(), 30..=80))
+    let eighths = prop::option::weighted(0.4, 1..8usize);
+    let history = prop::collection::vec(op(), 30..=80);
+    (setup(), eighths, history).prop_map(|(setup, eighths, mut history)| {
+        if let Some(eighths) = eighths {
+            history.splice(0..0, up_the_ramp(&setup, eighths));
+        }
+        (setup, history)
+    })
+}
+
+/// By chance alone few get there.
+fn up_the_ramp(setup: &Setup, eighths: usize) -> impl Iterator<Item = Op> + use<> {
+    let probe = Op::Call(Some(Outcome::Success), Mark::Nothing, 0);
+    let probes = std::iter::repeat_n(probe, setup.successes as usize);
+    let climb = std::iter::repeat_n(Op::Advance(Mark::OfTheRamp, 0), eighths);
+    [Op::Trip, Op::Advance(Mark::FirstWait, 0)].into_iter().chain(probes).chain(climb)
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -1545,7 +1560,7 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop::sample::select(vec![0, 0, 4 * MS, 10 * MS + 3]),
     );
     let lease = prop::sample::select(vec![4 * MS, 10 * MS, 25 * MS]);
-    let ramp = prop::sample::select(vec![99, 8 * MS, 20 * MS + 3, 80 * MS]);
+    let ramp = prop::sample::select(vec![99, 20 * MS + 3, 100 * MS, 400 * MS]);
     let ramp = prop::option::weighted(0.6, ramp);
     let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease), ramp);
     let beginning = (begin(), prop::sample::select(vec![0, 0, 0, 0, 6 * MS, 40 * MS]));
