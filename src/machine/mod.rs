@@ -484,14 +484,18 @@ impl Machine {
     }
 
     /// When the dependency is to be checked: while open, once the wait is over.
+    /// Not before time alone has ended what is in the way of that.
     pub(crate) fn check_due(&mut self, now: Time, facts: &mut Facts) -> Due {
         self.settle(now, facts);
-        match &self.phase {
-            Phase::Open(open) if self.hears_checks() => {
-                Due::At { generation: self.generation, at: open.until }
+        let at = match (&self.phase, &self.overlay) {
+            (Phase::Open(open), Some(overlay)) if !self.hears_checks() => {
+                overlay.until.map(|until| until.max(open.until))
             }
-            _ => Due::Never,
-        }
+            (Phase::Open(open), _) => Some(open.until),
+            (Phase::HalfOpen(half_open), _) => half_open.next_deadline(),
+            (Phase::Closed(_) | Phase::Ramp(_), _) => None,
+        };
+        at.map_or(Due::Never, |at| Due::At { generation: self.generation, at })
     }
 
     /// The dependency was found healthy often enough, during that opening.
@@ -517,6 +521,9 @@ impl Machine {
             (true, Some(over)) => {
                 let ramp = Ramp::new(over, self.now, &self.rules);
                 self.enter(Phase::Ramp(ramp), cause, None, self.now, facts);
+                if let Phase::Ramp(ramp) = &mut self.phase {
+                    ramp.tell_share(self.now, facts);
+                }
             }
             (true, None) => self.close(cause, self.now, facts),
         }
@@ -620,6 +627,8 @@ impl Machine {
             }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
+                // Whoever checks is to know when the first lease ends.
+                facts.wake |= self.hold.is_some() && half_open.next_deadline().is_none();
                 if !half_open.take(self.next_probe, self.now) {
                     return Err(self.rejection());
                 }
