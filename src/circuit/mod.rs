@@ -344,11 +344,13 @@ impl Circuit {
 
     /// Whether a permit would be granted now; if not, the task is registered
     /// before anything can change, and what is returned is its key and when
-    /// to come back unasked.
+    /// to come back unasked. It asks again then, and not each time it is polled:
+    /// `back` is what it was told before.
     #[cfg(feature = "tokio")]
     fn look_or_register(
         &self,
         key: Option<u64>,
+        back: Option<Instant>,
         waker: &std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
         if looks_closed(self.0.gate.0.load(Ordering::Acquire)) {
@@ -356,8 +358,12 @@ impl Circuit {
         }
         let refused = self.update_core(|core, now, facts| {
             core.machine.look(now, facts).map_err(|rejection| {
-                core.machine.pass_over();
+                let earlier = back.filter(|back| self.0.instant(now) < *back);
+                if earlier.is_none() {
+                    core.machine.pass_over();
+                }
                 let back = rejection.retry_after.map(|wait| self.0.instant(now.after(wait)));
+                let back = back.map(|back| earlier.map_or(back, |earlier| earlier.min(back)));
                 (core.wakers.register(key, waker), back)
             })
         });
