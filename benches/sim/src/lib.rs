@@ -1,0 +1,20 @@
+//! Simulates clients, circuit breakers and a dependency in trouble, in virtual
+//! time, and measures what each breaker does to both sides.
+//!
+//! The real [`Circuit`](tower_breaker::Circuit) is driven through its public
+//! API. The peers are models of their documented defaults.
+
+mod contender;
+mod engine;
+pub mod policy;
+mod rng;
+mod run;
+mod server;
+
+pub use crate::{
+    contender::{Contender, Tuning},
+    engine::Model,
+    rng::Rng,
+    run::{Bucket, ClientLog, Run, STEP, Tally, median},
+    server::{Capacity, Cold, Health, Trouble, WarmUp},
+};
