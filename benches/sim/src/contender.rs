@@ -40,6 +40,8 @@ pub enum Contender {
 pub enum Tuning {
     /// `slow_calls` with this threshold and half of the calls.
     Slow(Duration),
+    /// A ramp of this length after the probes.
+    Ramp(Duration),
     /// `sustained_for` of zero, which the tests break things by.
     NotSustained,
     /// One probe instead of three, with no jitter, likewise.
@@ -66,6 +68,9 @@ impl Contender {
         match self {
             Self::Ours => "tower-breaker".into(),
             Self::OursWith(Tuning::Slow(_)) => "tower-breaker, slow rule".into(),
+            Self::OursWith(Tuning::Ramp(over)) => {
+                format!("tower-breaker, ramp {} s", over.as_secs())
+            }
             Self::OursWith(Tuning::NotSustained) => "tower-breaker, not sustained".into(),
             Self::OursWith(Tuning::FixedWait) => "tower-breaker, fixed wait".into(),
             Self::Gradual(Shape::Linear, over) => format!("linear over {} s", over.as_secs()),
@@ -82,6 +87,10 @@ impl Contender {
     pub(crate) fn build(self, clock: &ManualClock, rng: &mut Rng) -> Box<dyn Policy> {
         match self {
             Self::Ours => Box::new(Ours::new(config(clock, rng, |builder| builder))),
+            // Until the circuit has a ramp of its own.
+            Self::OursWith(Tuning::Ramp(over)) => {
+                Box::new(Gradual::new(config(clock, rng, |builder| builder), Shape::Linear, over))
+            }
             Self::OursWith(tuning) => Box::new(Ours::new(config(clock, rng, |b| tuning.apply(b)))),
             Self::Gradual(shape, over) => {
                 Box::new(Gradual::new(config(clock, rng, |builder| builder), shape, over))
@@ -100,6 +109,7 @@ impl Tuning {
     fn apply(self, builder: ConfigBuilder) -> ConfigBuilder {
         match self {
             Self::Slow(threshold) => builder.slow_calls(threshold, 0.5),
+            Self::Ramp(_) => builder,
             Self::NotSustained => builder.sustained_for(Duration::ZERO),
             Self::FixedWait => builder.open_for(Backoff::fixed(Duration::from_secs(8))),
         }

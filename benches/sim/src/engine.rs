@@ -13,7 +13,7 @@ use crate::{
     policy::{CallEnd, Changes, Policy, Ticket},
     rng::Rng,
     run::{Bucket, ClientLog, Run, STEP, Tally},
-    server::{CallId, Capacity, Reaction, Server, Trouble},
+    server::{CallId, Capacity, Health, Reaction, Server, Trouble, trouble_at},
 };
 
 /// What is simulated, but for the policy and the seed.
@@ -56,7 +56,7 @@ impl Model {
     }
 
     /// Adds trouble for all shards.
-    pub fn trouble(mut self, from: Duration, until: Duration, health: crate::Health) -> Self {
+    pub fn trouble(mut self, from: Duration, until: Duration, health: Health) -> Self {
         self.troubles.push(Trouble { from, until, health, shard: None });
         self
     }
@@ -226,6 +226,7 @@ impl<'a> Engine<'a> {
         bucket.capacity = rate;
         self.tally(now, shard).sent += 1;
         let unaware = watching && self.clients[client].log.first_refusal.is_none();
+        self.clients[client].log.sent += u64::from(unaware);
         let call = self.put(wish, ticket, unaware);
         let reaction = self.server.arrive(now, call, shard, &mut self.server_rng);
         let timeout = self.model.timeout.map(|timeout| now + timeout);
@@ -297,7 +298,7 @@ impl<'a> Engine<'a> {
 
     /// The shard's tally of what was wanted or sent in the trouble.
     fn tally(&mut self, at: Duration, shard: usize) -> &mut Tally {
-        let within = self.model.troubles.iter().any(|t| t.from <= at && at < t.until);
+        let within = trouble_at(&self.model.troubles, at).is_some();
         let tallies = if within { &mut self.run.shards } else { &mut self.run.elsewhere };
         &mut tallies[shard]
     }

@@ -4,16 +4,22 @@
 //! The real [`Circuit`](tower_breaker::Circuit) is driven through its public
 //! API. The peers are models of their documented defaults.
 
+pub mod claims;
 mod contender;
 mod engine;
+mod figures;
+mod lab;
 pub mod policy;
 mod rng;
 mod run;
+pub mod scenario;
 mod server;
 
 pub use crate::{
     contender::{Contender, Tuning},
     engine::Model,
+    figures::{Figures, Metric},
+    lab::Lab,
     rng::Rng,
     run::{Bucket, ClientLog, Run, STEP, Tally, median},
     server::{Capacity, Cold, Health, Trouble, WarmUp},

@@ -40,7 +40,9 @@ pub struct Tally {
 pub struct ClientLog {
     /// How long after it began a call was refused.
     pub first_refusal: Option<Duration>,
-    /// Calls sent before that and lost.
+    /// Calls sent before that, from its beginning.
+    pub sent: u64,
+    /// Those of them that failed.
     pub lost: u64,
 }
 
@@ -83,6 +85,11 @@ impl Run {
     /// The median client's calls lost before its first refusal.
     pub fn lost(&self) -> f64 {
         median(self.clients.iter().map(|client| client.lost as f64))
+    }
+
+    /// The median client's calls sent before its first refusal.
+    pub fn sent_before_refusal(&self) -> f64 {
+        median(self.clients.iter().map(|client| client.sent as f64))
     }
 
     /// Everything that happened in a stretch.

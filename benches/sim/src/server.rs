@@ -34,6 +34,12 @@ pub struct Trouble {
     pub shard: Option<usize>,
 }
 
+/// The trouble there is at an instant, of those in order.
+pub(crate) fn trouble_at(troubles: &[Trouble], now: Duration) -> Option<&Trouble> {
+    let next = troubles.partition_point(|trouble| trouble.until <= now);
+    troubles.get(next).filter(|trouble| trouble.from <= now)
+}
+
 /// What a dependency with limits can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
@@ -176,9 +182,8 @@ impl Server {
 
     /// What is wrong now. Also forgets the warmth that is lost by it.
     fn trouble(&mut self, now: Duration, shard: usize) -> Option<Trouble> {
-        let next = self.troubles.partition_point(|trouble| trouble.until <= now);
-        let trouble = self.troubles.get(next).filter(|trouble| trouble.from <= now)?;
+        let trouble = *trouble_at(&self.troubles, now)?;
         self.done = 0;
-        trouble.shard.is_none_or(|struck| struck == shard).then_some(*trouble)
+        trouble.shard.is_none_or(|struck| struck == shard).then_some(trouble)
     }
 }

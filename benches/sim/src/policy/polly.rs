@@ -25,9 +25,13 @@ pub struct Polly {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Closed,
-    Open { until: Duration },
+    Open {
+        until: Duration,
+    },
     /// One probe is out; another may go after a break.
-    HalfOpen { until: Duration },
+    HalfOpen {
+        until: Duration,
+    },
 }
 
 impl Polly {
