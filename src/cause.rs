@@ -50,6 +50,9 @@ pub enum Cause {
         slow: u64,
         /// All judged calls in the window.
         calls: u64,
+        /// Those of the slow calls that have not ended, and count because they
+        /// have taken too long already.
+        unfinished: u64,
         /// The share that opens.
         threshold: f64,
         /// A slow call takes longer than this.
@@ -81,6 +84,12 @@ pub enum Cause {
         /// How many did.
         successes: u32,
     },
+    /// The ramp came to its end without tripping a rule.
+    #[non_exhaustive]
+    RampCompleted {
+        /// How long it took.
+        over: Duration,
+    },
     /// [`Circuit::reset`](crate::Circuit::reset) was called.
     Reset,
 }
@@ -96,6 +105,7 @@ impl Cause {
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
+            Self::RampCompleted { .. } => "ramp-completed",
             Self::Reset => "reset",
         }
     }
@@ -113,13 +123,14 @@ impl fmt::Display for Cause {
             Self::ConsecutiveFailures { failures, threshold } => {
                 write!(f, "{failures} calls in a row failed, and {threshold} are enough to open")
             }
-            Self::SlowCallRate { slow, calls, threshold, slower_than } => write!(
-                f,
-                "{slow} of {calls} calls took longer than {slower_than:?} ({}), and {} are enough \
-                 to open",
-                Percent::of(*slow, *calls),
-                Percent(*threshold),
-            ),
+            Self::SlowCallRate { slow, calls, unfinished, threshold, slower_than } => {
+                write!(f, "{slow} of {calls} calls took longer than {slower_than:?} (")?;
+                if *unfinished > 0 {
+                    write!(f, "{unfinished} of them have not ended; ")?;
+                }
+                let share = Percent::of(*slow, *calls);
+                write!(f, "{share}), and {} are enough to open", Percent(*threshold))
+            }
             Self::ProbesFailed { failures, timed_out, probes, required } => {
                 write!(f, "{failures} of {probes} probes failed")?;
                 if *timed_out > 0 {
@@ -131,6 +142,9 @@ impl fmt::Display for Cause {
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
             Self::ProbesSucceeded { successes } => write!(f, "{successes} probes succeeded"),
+            Self::RampCompleted { over } => {
+                write!(f, "no rule tripped on the ramp of {over:.1?}")
+            }
             Self::Reset => f.write_str("it was reset by hand"),
         }
     }

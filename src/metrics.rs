@@ -23,7 +23,7 @@ const ENDS: [CallEnd; 5] =
     [CallEnd::Success, CallEnd::Failure, CallEnd::Ignored, CallEnd::Cancelled, CallEnd::Stale];
 
 /// Every transition there is, with the label of its cause.
-const TRANSITIONS: [(State, State, &str); 10] = [
+const TRANSITIONS: [(State, State, &str); 14] = [
     (State::Closed, State::Open, "failure-rate"),
     (State::Closed, State::Open, "consecutive-failures"),
     (State::Closed, State::Open, "slow-call-rate"),
@@ -31,8 +31,12 @@ const TRANSITIONS: [(State, State, &str); 10] = [
     (State::Open, State::HalfOpen, "wait-over"),
     (State::Open, State::Closed, "reset"),
     (State::HalfOpen, State::Open, "probes-failed"),
+    (State::HalfOpen, State::Open, "failure-rate"),
+    (State::HalfOpen, State::Open, "consecutive-failures"),
+    (State::HalfOpen, State::Open, "slow-call-rate"),
     (State::HalfOpen, State::Open, "tripped"),
     (State::HalfOpen, State::Closed, "probes-succeeded"),
+    (State::HalfOpen, State::Closed, "ramp-completed"),
     (State::HalfOpen, State::Closed, "reset"),
 ];
 
@@ -46,12 +50,13 @@ pub(crate) struct Metrics {
 struct Handles {
     states: [Gauge; 3],
     state_code: Gauge,
+    admitted_share: Gauge,
     overrides: [Gauge; 3],
     calls: [Counter; 5],
     slow_calls: Counter,
     rejections: Counter,
     would_reject: Counter,
-    transitions: [Counter; 10],
+    transitions: [Counter; 14],
 }
 
 impl Metrics {
@@ -95,6 +100,10 @@ impl Observer for Metrics {
         }
     }
 
+    fn on_admitted_share(&self, circuit: &str, share: f64) {
+        self.handles(circuit).admitted_share.set(share);
+    }
+
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let handles = self.handles(circuit);
         for (kind, gauge) in OVERRIDES.iter().zip(&handles.overrides) {
@@ -113,6 +122,7 @@ impl Handles {
                 gauge!("circuit_breaker_state", "circuit" => circuit(), "state" => state.as_str())
             }),
             state_code: gauge!("circuit_breaker_state_code", "circuit" => circuit()),
+            admitted_share: gauge!("circuit_breaker_admitted_share", "circuit" => circuit()),
             overrides: OVERRIDES.map(|kind| {
                 gauge!("circuit_breaker_override", "circuit" => circuit(), "kind" => kind.as_str())
             }),
@@ -157,6 +167,7 @@ impl Handles {
                 self.state_code.set(code as f64);
             }
         }
+        self.admitted_share.set(f64::from(u8::from(shown == State::Closed)));
     }
 }
 
@@ -170,6 +181,11 @@ fn describe() {
         "circuit_breaker_state_code",
         Unit::Count,
         "The state the circuit is in: 0 closed, 1 half-open, 2 open"
+    );
+    describe_gauge!(
+        "circuit_breaker_admitted_share",
+        Unit::Count,
+        "The share of calls that pass: 1 while closed, 0 while open or probing, between on the ramp"
     );
     describe_gauge!(
         "circuit_breaker_override",

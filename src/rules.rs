@@ -48,6 +48,7 @@ pub(crate) struct Rules {
     pub(crate) consecutive_failures: Option<u32>,
     pub(crate) open_for: Backoff,
     pub(crate) probes: Probes,
+    pub(crate) ramp: Option<Duration>,
     pub(crate) cancellation: Cancellation,
 }
 
@@ -98,6 +99,13 @@ impl Rules {
                 "off",
                 "some rule must be on, or the circuit never opens: \
                  failure_rate, consecutive_failures or slow_calls",
+            ));
+        }
+        if let Some(ramp) = self.ramp.filter(|ramp| ramp.is_zero() || *ramp > LONGEST_EPISODE) {
+            return Err(ConfigError::new(
+                "ramp",
+                format_args!("{ramp:?}"),
+                "must be longer than zero, and at most 100 years, or the circuit never closes",
             ));
         }
         self.open_for.validate()?;

@@ -164,7 +164,7 @@ where
             // The inner service may be what is stuck: an opening has to get the
             // caller out of there.
             self.waiter.register(&self.circuit, cx);
-            if self.circuit.look_ahead().is_err() {
+            if self.circuit.look_for_hangs().is_err() {
                 cx.waker().wake_by_ref();
             }
         }

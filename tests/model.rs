@@ -38,11 +38,14 @@ fn the_circuit_and_the_model_agree_after_every_step() {
         }
         let mut reached = reached.borrow_mut();
         reached.extend(model.moves.iter().map(|moved| moved.cause.0));
+        let unfinished = |moved: &&Move| moved.cause.1.last().is_some_and(|number| *number > 0);
+        let slow = model.moves.iter().filter(|moved| moved.cause.0 == "slow-call-rate");
+        reached.extend(slow.filter(unfinished).map(|_| "hangs"));
         reached.extend(model.tally().into_iter().filter(|(_, n)| *n > 0).map(|(name, _)| name));
         Ok(())
     });
     // Agreeing proves nothing about what never happened.
-    for cause in CAUSES {
+    for cause in CAUSES.into_iter().chain(["hangs"]) {
         assert!(reached.borrow().contains(cause), "no history moved by {cause}");
     }
     for (name, _) in Model::new(Setup::plain()).tally() {
@@ -292,8 +295,8 @@ fn evidence(cause: &Cause) -> Evidence {
         Cause::ConsecutiveFailures { failures, threshold, .. } => {
             vec![failures.into(), threshold.into()]
         }
-        Cause::SlowCallRate { slow, calls, threshold, slower_than, .. } => {
-            vec![slow, calls, parts(threshold), nanos(slower_than)]
+        Cause::SlowCallRate { slow, calls, unfinished, threshold, slower_than, .. } => {
+            vec![slow, calls, parts(threshold), nanos(slower_than), unfinished]
         }
         Cause::ProbesFailed { failures, timed_out, probes, required, .. } => {
             vec![failures.into(), timed_out.into(), probes.into(), required.into()]
@@ -593,6 +596,17 @@ struct Call {
     /// As what the totals count it.
     counted: Option<&'static str>,
     slow: bool,
+    /// If the slow rule minds its age while it lasts.
+    aging: Option<Aging>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Aging {
+    InTime,
+    /// What moves the window on stood there when it was found overdue.
+    Overdue(u64),
+    /// It has been overdue for a whole window, and is no news.
+    Old,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -653,7 +667,18 @@ impl Model {
             Ok(probe) => {
                 self.in_flight.push(self.calls.len());
                 let (generation, acquired) = (self.generation(), self.now);
-                self.calls.push(Call { generation, acquired, probe, counted: None, slow: false });
+                let is_minded = self.setup.slow.is_some()
+                    && self.era().state == State::Closed
+                    && !matches!(self.in_force(), Some((OverrideKind::ForceClosed, _)));
+                let aging = is_minded.then_some(Aging::InTime);
+                self.calls.push(Call {
+                    generation,
+                    acquired,
+                    probe,
+                    counted: None,
+                    slow: false,
+                    aging,
+                });
                 Ok(())
             }
             Err(refusal) => {
@@ -665,6 +690,7 @@ impl Model {
 
     /// The machine's own decision.
     fn admit(&mut self) -> Result<Option<Fate>, (State, Option<u64>)> {
+        self.mind_the_overdue();
         let era = self.era().clone();
         if era.state == State::Closed {
             return Ok(None);
@@ -783,6 +809,62 @@ impl Model {
         }
     }
 
+    /// Opens if it would, had the calls that are overdue ended now.
+    fn mind_the_overdue(&mut self) {
+        let Some((threshold, share)) = self.setup.slow else { return };
+        if self.era().state != State::Closed {
+            return;
+        }
+        let of_now = self.judged_now();
+        let (odometer, span) = match self.setup.window {
+            Kept::Calls(calls) => (of_now.len() as u64, calls.into()),
+            Kept::Time { span, .. } => (self.now, span),
+        };
+        let mut overdue = Vec::new();
+        for index in &self.in_flight {
+            let (generation, now) = (self.eras.len() - 1, self.now);
+            let call = &mut self.calls[*index];
+            if call.generation != generation || now - call.acquired <= threshold {
+                continue;
+            }
+            call.aging = match call.aging {
+                Some(Aging::InTime) => Some(Aging::Overdue(odometer)),
+                Some(Aging::Overdue(found)) if odometer - found >= span => Some(Aging::Old),
+                as_it_was => as_it_was,
+            };
+            if let Some(Aging::Overdue(_)) = call.aging {
+                overdue.push(call.acquired);
+            }
+        }
+        let Some(since) = overdue.iter().min() else { return };
+
+        let (generation, at) = (self.generation(), self.now);
+        let late = Judged { generation, at, failed: false, slow: true, cancelled: true };
+        let mut imagined = of_now.clone();
+        imagined.extend(overdue.iter().map(|_| late.clone()));
+        let window = self.window_of(&imagined, self.now);
+        let slow = window.iter().filter(|call| call.slow).count();
+
+        let ended = self.window_of(&of_now, self.now);
+        let (began, recent) = match self.trouble(&of_now, |call| call.slow) {
+            Some((began, recent)) if ended.iter().any(|call| call.slow) => (began, recent),
+            _ => (*since, Vec::new()),
+        };
+        let hits = recent.iter().filter(|call| call.slow).count() + overdue.len();
+        let is_sustained = self.setup.sustained == 0
+            || self.now - began.min(*since) >= self.setup.sustained
+                && share.reached_by(hits, recent.len() + overdue.len());
+        if window.len() as u64 >= self.setup.minimum
+            && share.reached_by(slow, window.len())
+            && is_sustained
+        {
+            let unfinished = overdue.len().min(window.len());
+            let [slow, calls, unfinished] = [slow, window.len(), unfinished].map(|n| n as u64);
+            let proof = vec![slow, calls, share.parts(), threshold, unfinished];
+            self.open(self.now, ("slow-call-rate", proof));
+        }
+    }
+
     fn decide_on_rules(&mut self) {
         let of_now = self.judged_now();
         let window = self.window_of(&of_now, self.now);
@@ -811,7 +893,7 @@ impl Model {
         }
         if let (None, Some((threshold, share))) = (&cause, self.setup.slow) {
             if trips(share, |call| call.slow) {
-                let numbers = [proof([slow, window.len()]), vec![share.parts(), threshold]];
+                let numbers = [proof([slow, window.len()]), vec![share.parts(), threshold, 0]];
                 cause = Some(("slow-call-rate", numbers.concat()));
             }
         }
@@ -825,19 +907,24 @@ impl Model {
         if self.setup.sustained == 0 {
             return true;
         }
-        let of_now = self.judged_now();
+        let Some((began, recent)) = self.trouble(&self.judged_now(), bad) else { return false };
+        let hits = recent.iter().filter(|call| bad(call)).count();
+        self.now - began >= self.setup.sustained && share.reached_by(hits, recent.len())
+    }
+
+    /// When the last stretch of trouble began, and its recent calls.
+    fn trouble(&self, of_now: &[Judged], bad: fn(&Judged) -> bool) -> Option<(u64, Vec<Judged>)> {
         let begins = |index: &usize| {
             let call = &of_now[*index];
             bad(call) && !self.window_of(&of_now[..*index], call.at).iter().any(bad)
         };
-        let Some(first) = (0..of_now.len()).rfind(begins) else {
-            return false;
-        };
+        let first = (0..of_now.len()).rfind(begins)?;
+        if self.setup.sustained == 0 {
+            return Some((of_now[first].at, Vec::new()));
+        }
         let step = |at| bucket(at, 2 * self.setup.sustained, 8);
-        let recent: Vec<_> =
-            of_now[first..].iter().filter(|call| step(call.at) + 8 > step(self.now)).collect();
-        let hits = recent.iter().filter(|call| bad(call)).count();
-        self.now - of_now[first].at >= self.setup.sustained && share.reached_by(hits, recent.len())
+        let recent = of_now[first..].iter().filter(|call| step(call.at) + 8 > step(self.now));
+        Some((of_now[first].at, recent.cloned().collect()))
     }
 
     fn open(&mut self, at: u64, cause: Evidence) {

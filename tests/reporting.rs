@@ -71,9 +71,36 @@ fn from_the_first_call_every_series_is_there_at_zero() {
         series.iter().filter(|(_, value)| **value != 0.0).map(|(name, _)| &**name).collect();
     assert_eq!(
         up,
-        ["circuit_breaker_calls_total outcome=success", "circuit_breaker_state state=closed"]
+        [
+            "circuit_breaker_admitted_share",
+            "circuit_breaker_calls_total outcome=success",
+            "circuit_breaker_state state=closed"
+        ]
     );
-    assert_eq!(series.len(), 3 + 1 + 3 + 5 + 1 + 1 + 1 + 10);
+    assert_eq!(series.len(), 3 + 1 + 1 + 3 + 5 + 1 + 1 + 1 + 14);
+}
+
+#[test]
+fn the_share_on_the_ramp_is_a_series() {
+    let clock = ManualClock::new();
+    let config = Config::builder("shop").ramp(10 * SECOND).clock(&clock);
+    let circuit = Circuit::new(config.build().unwrap());
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let shows = || series(&snapshotter)["circuit_breaker_admitted_share"];
+    metrics::with_local_recorder(&recorder, || {
+        circuit.trip();
+        assert_eq!(shows(), 0.0);
+        clock.advance(2 * SECOND);
+        (0..3).for_each(|_| circuit.try_acquire().unwrap().record(Outcome::Success));
+        assert_eq!(shows(), 0.0);
+        clock.advance(4 * SECOND);
+        let _ = circuit.try_acquire();
+        assert_eq!(shows(), 0.4);
+        clock.advance(6 * SECOND);
+        let _ = circuit.try_acquire();
+        assert_eq!(shows(), 1.0);
+    });
 }
 
 #[test]

@@ -30,12 +30,14 @@ use crate::{machine::Rejection, state::State};
 pub struct CircuitOpen {
     name: Arc<str>,
     state: State,
+    percent: Option<u8>,
     retry_after: Option<Duration>,
 }
 
 impl CircuitOpen {
     pub(super) fn new(name: Arc<str>, rejection: Rejection) -> Self {
-        Self { name, state: rejection.state, retry_after: rejection.retry_after }
+        let Rejection { state, percent, retry_after } = rejection;
+        Self { name, state, percent, retry_after }
     }
 
     /// The circuit's name.
@@ -43,8 +45,8 @@ impl CircuitOpen {
         &self.name
     }
 
-    /// What rejected the call: `Open`, also where an operator holds it open,
-    /// or `HalfOpen` with no probe left.
+    /// What rejected the call: `Open`, also where an operator holds it open, or
+    /// `HalfOpen`, with no probe left or on the ramp.
     pub fn state(&self) -> State {
         self.state
     }
@@ -75,9 +77,11 @@ impl CircuitOpen {
 
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.state {
-            State::HalfOpen => write!(f, "circuit {} is half-open with no probe left", self.name)?,
-            State::Open | State::Closed => write!(f, "circuit {} is open", self.name)?,
+        write!(f, "circuit {} ", self.name)?;
+        match (self.state, self.percent) {
+            (_, Some(percent)) => write!(f, "lets {percent}% of its calls pass")?,
+            (State::HalfOpen, None) => f.write_str("is half-open with no probe left")?,
+            (State::Open | State::Closed, None) => f.write_str("is open")?,
         }
         match self.retry_after {
             // In seconds, so that it is ASCII and fits into any header.

@@ -27,6 +27,7 @@ use crate::{
 /// | [`slow_calls`](ConfigBuilder::slow_calls) | off |
 /// | [`open_for`](ConfigBuilder::open_for) | about 1, 2, 4, then 8 s; jitter 0.2 |
 /// | [`probes`](ConfigBuilder::probes) | 3, all of which must succeed |
+/// | [`ramp`](ConfigBuilder::ramp) | off: the last probe closes |
 /// | [`cancellation`](ConfigBuilder::cancellation) | by age |
 ///
 /// They were chosen by simulation: see the project's `DESIGN.md`.
@@ -71,6 +72,7 @@ impl Config {
             slow_calls: None,
             open_for: Backoff::default(),
             probes: Probes::default(),
+            ramp: None,
             cancellation: Cancellation::default(),
             clock: Clock::default(),
             observers: Observers::default(),
@@ -107,6 +109,7 @@ pub struct ConfigBuilder {
     slow_calls: Option<(Duration, f64)>,
     open_for: Backoff,
     probes: Probes,
+    ramp: Option<Duration>,
     cancellation: Cancellation,
     clock: Clock,
     observers: Observers,
@@ -197,6 +200,30 @@ impl ConfigBuilder {
         self
     }
 
+    /// Lets traffic back gently: once the probes have succeeded, the share of
+    /// calls that pass grows from none to all over this time, linearly.
+    ///
+    /// A dependency that comes back cold, with empty caches and pools, does not
+    /// bear all of its traffic at once. The share is exact: at any moment the
+    /// calls that pass are within one of it. The rules judge them on fresh
+    /// counts; if one trips, the circuit is open again, for its next wait. Until
+    /// the end of the ramp the state is [`State::HalfOpen`](crate::State).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::Config;
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// Config::builder("inventory").ramp(Duration::from_secs(10)).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "slow start")]
+    pub fn ramp(mut self, over: Duration) -> Self {
+        self.ramp = Some(over);
+        self
+    }
+
     /// Sets how a call that is dropped before it has ended is judged.
     pub fn cancellation(mut self, cancellation: Cancellation) -> Self {
         self.cancellation = cancellation;
@@ -247,6 +274,7 @@ impl ConfigBuilder {
             consecutive_failures: self.consecutive_failures,
             open_for: self.open_for,
             probes: self.probes,
+            ramp: self.ramp,
             cancellation: self.cancellation,
         };
         rules.validate()?;

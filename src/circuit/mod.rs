@@ -6,7 +6,7 @@
 //!
 //! # The gate
 //!
-//! One atomic word says what may be done without asking the machine: its two
+//! One atomic word says what may be done without asking the machine: its three
 //! low bits are the kind of [`Gate`], the rest is the generation. It is written
 //! only under the lock, after the machine has changed. Admission on a closed
 //! circuit is one load of it. A success whose generation matches a *clean*
@@ -54,7 +54,7 @@ use self::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    machine::{End, Fact, Facts, Gate, Machine, Rejection, Role, Ticket},
     outcome::{CallEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
@@ -164,7 +164,7 @@ impl Circuit {
     /// admitted, not before.
     pub fn state(&self) -> State {
         match self.0.gate.0.load(Ordering::Acquire) {
-            gate if is_closed(gate) => State::Closed,
+            gate if looks_closed(gate) => State::Closed,
             gate if gate & KIND == OPEN => State::Open,
             _ => self.0.lock().machine.view(self.now()).state,
         }
@@ -176,7 +176,8 @@ impl Circuit {
         let (view, window) = {
             let core = self.0.lock();
             let view = core.machine.view(now);
-            (view.clone(), WindowSnapshot::new(view.window, core.machine.rules()))
+            let window = WindowSnapshot::new(view.window, core.machine.rules());
+            (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
         let mut totals = view.totals;
         totals.success += self.0.passed.0.load(Ordering::Relaxed);
@@ -190,6 +191,7 @@ impl Circuit {
             cause: view.cause,
             window,
             probes: view.probes,
+            admitted_share: view.admitted_share,
             totals,
             active_override: view.active_override,
         }
@@ -247,7 +249,7 @@ impl Circuit {
         let measured = measured || self.0.measures_latency;
         let gate = self.0.gate.0.load(Ordering::Acquire);
         if is_closed(gate) {
-            let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
+            let ticket = Ticket { generation: gate >> KIND_BITS, role: Role::Call };
             let started = measured.then(|| self.instant());
             return Ok(Permit::new(self.clone(), ticket, started));
         }
@@ -289,6 +291,16 @@ impl Circuit {
         self.look(false)
     }
 
+    /// Looks ahead for a caller that the inner service keeps waiting: it may be
+    /// stuck behind calls that hang.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn look_for_hangs(&self) -> Result<(), Rejection> {
+        match self.0.gate.0.load(Ordering::Acquire) {
+            gate if is_closed(gate) => Ok(()),
+            gate => self.look_closer(gate, false),
+        }
+    }
+
     /// Refuses a call whose refusal was seen ahead, in today's terms if there
     /// still is reason to.
     pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
@@ -311,11 +323,12 @@ impl Circuit {
         key: Option<u64>,
         waker: &std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
-        if is_closed(self.0.gate.0.load(Ordering::Acquire)) {
+        if looks_closed(self.0.gate.0.load(Ordering::Acquire)) {
             return Ok(());
         }
         let refused = self.update_core(|core, now, facts| {
             core.machine.look(now, facts).map_err(|rejection| {
+                core.machine.pass_over();
                 let back = rejection.retry_after.map(|wait| self.0.instant(now.after(wait)));
                 (core.wakers.register(key, waker), back)
             })
@@ -348,9 +361,10 @@ impl Circuit {
     #[inline]
     fn look(&self, counted: bool) -> Result<(), Rejection> {
         let gate = self.0.gate.0.load(Ordering::Acquire);
-        if is_closed(gate) { Ok(()) } else { self.look_closer(gate, counted) }
+        if looks_closed(gate) { Ok(()) } else { self.look_closer(gate, counted) }
     }
 
+    #[cold]
     fn look_closer(&self, gate: u64, counted: bool) -> Result<(), Rejection> {
         if gate & KIND == OPEN {
             if let Err(rejection) = self.pass_open_gate() {
@@ -376,7 +390,8 @@ impl Circuit {
         if now >= until {
             return Ok(());
         }
-        Err(Rejection { state: State::Open, retry_after: Some(until.since(now)) })
+        let retry_after = Some(until.since(now));
+        Err(Rejection { state: State::Open, percent: None, retry_after })
     }
 
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
@@ -394,7 +409,7 @@ impl Circuit {
         let is_long =
             shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
         let end = End { outcome, slow: judged && is_long };
-        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.probe.is_none();
+        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.role == Role::Call;
         if good && self.is_clean_in(ticket.generation) {
             shared.passed.0.fetch_add(1, Ordering::Relaxed);
             shared.tell_call(CallEnd::Success, false, latency);
@@ -417,6 +432,13 @@ impl Circuit {
     /// The dependency asked this call to stay away for so long.
     fn hint(&self, ticket: &Ticket, retry_after: Duration) {
         self.update(|machine, now, facts| machine.hint(ticket, retry_after, now, facts));
+    }
+
+    /// The call goes on, but its age says nothing any more.
+    fn untrack(&self, ticket: &Ticket) {
+        if let Role::Tracked(_) = ticket.role {
+            self.update(|machine, _, _| machine.untrack(ticket));
+        }
     }
 
     #[inline]
@@ -543,6 +565,10 @@ impl Shared {
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
             }
+            Fact::Share { percent } => {
+                let share = f64::from(percent) / 100.0;
+                self.observers.tell(|observer| observer.on_admitted_share(name, share));
+            }
             apart @ (Fact::Lapsed { .. } | Fact::WouldReject) => self.tell_apart(apart),
         }
     }
@@ -556,7 +582,7 @@ impl Shared {
             Fact::WouldReject => {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
-            Fact::Transition(_) | Fact::Override { .. } => {}
+            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
         }
     }
 
@@ -565,16 +591,23 @@ impl Shared {
     }
 }
 
-const KIND_BITS: u32 = 2;
+const KIND_BITS: u32 = 3;
 const KIND: u64 = (1 << KIND_BITS) - 1;
 const ASK: u64 = 0;
 const CLOSED: u64 = 1;
 const CLEAN: u64 = 2;
 const OPEN: u64 = 3;
+const TRACKING: u64 = 4;
 
 /// Whether a gate lets everybody in.
 const fn is_closed(gate: u64) -> bool {
     matches!(gate & KIND, CLOSED | CLEAN)
+}
+
+/// Whether a gate lets everybody go on as far as the call, where the machine
+/// is asked.
+const fn looks_closed(gate: u64) -> bool {
+    matches!(gate & KIND, CLOSED | CLEAN | TRACKING)
 }
 
 const fn word(generation: u64, gate: Gate) -> u64 {
@@ -583,6 +616,7 @@ const fn word(generation: u64, gate: Gate) -> u64 {
         Gate::Closed => CLOSED,
         Gate::Clean => CLEAN,
         Gate::Open { .. } => OPEN,
+        Gate::Tracking => TRACKING,
     };
     generation << KIND_BITS | kind
 }

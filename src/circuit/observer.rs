@@ -66,6 +66,12 @@ pub trait Observer: Send + Sync {
         let _ = circuit;
     }
 
+    /// The share of calls that pass has changed by a whole percent, on the
+    /// ramp. Told when a call asks, and when the ramp begins.
+    fn on_admitted_share(&self, circuit: &str, share: f64) {
+        let _ = (circuit, share);
+    }
+
     /// An override was set (`Some`), or lifted or over (`None`).
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let _ = (circuit, active);

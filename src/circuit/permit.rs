@@ -96,6 +96,15 @@ impl Permit {
         }
     }
 
+    /// The answer came in time: from here on the call may take as long as it
+    /// likes.
+    #[cfg(feature = "http")]
+    pub(crate) fn untrack(&self) {
+        if let Some(ticket) = &self.ticket {
+            self.circuit.untrack(ticket);
+        }
+    }
+
     /// Hands the call over: this permit has ended, the new one has not.
     #[cfg(feature = "http")]
     pub(crate) fn take(&mut self) -> Self {

@@ -46,10 +46,13 @@ pub struct Snapshot {
     pub retry_after: Option<Duration>,
     /// Why it opened last; `None` once it is closed.
     pub cause: Option<Cause>,
-    /// The calls judged while closed; empty in every other state.
+    /// The calls judged while closed or ramping; empty while open or probing.
     pub window: WindowSnapshot,
-    /// How far the probes have come, while half-open.
+    /// How far the probes have come, while half-open and before the ramp.
     pub probes: Option<Progress>,
+    /// The share of calls that pass, from 0 to 1, while that is neither all
+    /// nor none of them: on the ramp.
+    pub admitted_share: Option<f64>,
     /// Counts for life.
     pub totals: Totals,
     /// What an operator laid over the circuit, with what is left of it.
@@ -66,6 +69,10 @@ pub struct WindowSnapshot {
     pub failures: u64,
     /// Those that were slow, failed or not.
     pub slow: u64,
+    /// Calls in flight for longer than the slow rule's threshold. They are in
+    /// none of the other counts, but the next call to ask opens the circuit if
+    /// it would be open had they ended.
+    pub overdue: u64,
     /// Failures by calls; absent below the minimum of calls.
     pub failure_rate: Option<f64>,
     /// Slow calls by calls; absent below the minimum of calls, and without a
@@ -81,6 +88,7 @@ impl WindowSnapshot {
             calls: counts.calls,
             failures: counts.failures,
             slow: counts.slow,
+            overdue: 0,
             failure_rate: known.then(|| rate(counts.failures)),
             slow_rate: (known && rules.slow_calls.is_some()).then(|| rate(counts.slow)),
         }

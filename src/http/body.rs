@@ -58,6 +58,9 @@ impl<B: Body> Ending<Response<B>> for AtEndOfBody {
             permit.settle(Some(outcome), reading);
             return self.unjudged(response);
         }
+        if let Latency::ToHead = self.latency {
+            permit.untrack();
+        }
         let watch = Watch {
             permit: permit.take(),
             reading: match self.latency {

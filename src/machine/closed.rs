@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::End;
+use super::{
+    End,
+    in_flight::{InFlight, Place},
+};
 use crate::{
     cause::Cause,
     outcome::Outcome,
@@ -20,6 +23,8 @@ pub(super) struct Closed {
     run: u32,
     failing: Option<Episode>,
     slowing: Option<Episode>,
+    /// Kept if there is a slow rule.
+    in_flight: Option<InFlight>,
 }
 
 impl Closed {
@@ -32,7 +37,52 @@ impl Closed {
             run: 0,
             failing: episode(rules.failure_rate.is_some()),
             slowing: episode(rules.slow_calls.is_some()),
+            in_flight: rules.slow_calls.map(|rule| InFlight::new(rule.threshold)),
         }
+    }
+
+    /// A call begins: where it is kept, if anybody wants to know its age.
+    pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
+        self.in_flight.as_mut()?.begin(now)
+    }
+
+    /// It is over, or nobody is to mind its age any more.
+    pub(super) fn end(&mut self, place: Place) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.end(place);
+        }
+    }
+
+    pub(super) fn tracks_calls(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(super) fn overdue_at(&self, now: Time) -> u64 {
+        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.overdue_at(now))
+    }
+
+    /// Whether the circuit would open if the calls that are overdue ended now,
+    /// slow: a dependency that hangs ends none.
+    pub(super) fn reason_in_flight(&mut self, now: Time, rules: &Rules) -> Option<Cause> {
+        let (rule, in_flight) = (rules.slow_calls?, self.in_flight.as_mut()?);
+        in_flight.find_overdue(now, self.ring.odometer(now), self.ring.span());
+        let overdue = in_flight.overdue();
+        let since = in_flight.overdue_since()?;
+        self.ring.expire(now);
+        let counts = self.ring.counts_after_slow(overdue);
+        let in_window = self.ring.counts().slow;
+        let is_sustained =
+            |episode: &Episode| episode.sustains_with(overdue, since, in_window, rule.rate, now);
+        let opens = counts.calls >= rules.minimum_calls
+            && rule.rate.reached_by(counts.slow, counts.calls)
+            && self.slowing.as_ref().is_none_or(is_sustained);
+        opens.then(|| Cause::SlowCallRate {
+            slow: counts.slow,
+            calls: counts.calls,
+            unfinished: overdue.min(counts.calls),
+            threshold: rule.rate.as_fraction(),
+            slower_than: rule.threshold,
+        })
     }
 
     /// Takes in a call, and says why to open if there is reason to.
@@ -95,6 +145,7 @@ impl Closed {
             return Some(Cause::SlowCallRate {
                 slow: counts.slow,
                 calls: counts.calls,
+                unfinished: 0,
                 threshold: rule.rate.as_fraction(),
                 slower_than: rule.threshold,
             });
@@ -142,6 +193,23 @@ impl Episode {
         if after == 0 {
             self.began = None;
         }
+    }
+
+    /// The same with calls that are overdue, the first of which began at
+    /// `since`: the trouble is at least as old as that. `in_window` are the bad
+    /// calls that have ended.
+    fn sustains_with(
+        &self,
+        overdue: u64,
+        since: Time,
+        in_window: u64,
+        rate: Ratio,
+        now: Time,
+    ) -> bool {
+        let began = self.began.filter(|_| in_window > 0);
+        let recent = began.map_or_else(Counts::default, |_| self.recent.counts_at(now));
+        now.since(began.map_or(since, |began| began.min(since))) >= self.age_to_trip
+            && rate.reached_by(recent.slow + overdue, recent.calls + overdue)
     }
 
     fn sustains(&self, rate: Ratio, bad: fn(Counts) -> u64, now: Time) -> bool {

@@ -7,12 +7,16 @@
 
 mod closed;
 mod half_open;
+mod in_flight;
+mod ramp;
 
 use std::time::Duration;
 
 use self::{
     closed::Closed,
     half_open::{Decision, HalfOpen, Lapse},
+    in_flight::Place,
+    ramp::Ramp,
 };
 use crate::{
     backoff::Noise,
@@ -52,11 +56,12 @@ pub(crate) struct Machine {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is where a circuit nearly always is")]
 enum Phase {
     Closed(Closed),
     Open(Open),
     HalfOpen(HalfOpen),
+    /// Half-open still, but past the probes.
+    Ramp(Ramp),
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +81,20 @@ struct Overlay {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) generation: u64,
-    pub(crate) probe: Option<u64>,
+    pub(crate) role: Role,
+}
+
+/// What a call is to the machine that admitted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The rules judge it.
+    Call,
+    /// The rules judge it, and its age while it lasts.
+    Tracked(Place),
+    /// It decides a half-open episode.
+    Probe(u64),
+    /// It passed over the machine's head, by an override.
+    PassedOver,
 }
 
 /// How a call ended.
@@ -91,7 +109,7 @@ impl Fact {
     /// Whether it must be told after those before it. The others come once a
     /// call, and stand for themselves.
     pub(crate) fn has_an_order(&self) -> bool {
-        matches!(self, Self::Transition(_) | Self::Override { .. })
+        matches!(self, Self::Transition(_) | Self::Override { .. } | Self::Share { .. })
     }
 }
 
@@ -117,6 +135,8 @@ impl End {
 pub(crate) struct Rejection {
     /// The state that rejected it: open too if an operator holds it open.
     pub(crate) state: State,
+    /// Where only a share passes, how much that is.
+    pub(crate) percent: Option<u8>,
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -133,6 +153,10 @@ pub(crate) enum Fact {
     Transition(Transition),
     Override {
         set: Option<Override>,
+    },
+    /// So much of the calls passes from now on.
+    Share {
+        percent: u8,
     },
     /// That many probes lost their lease.
     Lapsed {
@@ -164,7 +188,9 @@ pub(crate) struct View {
     pub(crate) retry_after: Option<Duration>,
     pub(crate) cause: Option<Cause>,
     pub(crate) window: Counts,
+    pub(crate) overdue: u64,
     pub(crate) probes: Option<Progress>,
+    pub(crate) admitted_share: Option<f64>,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
 }
@@ -194,6 +220,8 @@ pub(crate) enum Gate {
     Closed,
     /// Admit, and forget successes that are not slow.
     Clean,
+    /// Ask; but whoever only looks may go on.
+    Tracking,
     /// Reject until then.
     Open { until: Time },
 }
@@ -223,11 +251,14 @@ impl Machine {
         let overlay = self.overlay.as_ref().map(|overlay| overlay.kind);
         let admitted = match overlay {
             Some(OverrideKind::ForceOpen) => Err(self.rejection()),
-            Some(OverrideKind::ForceClosed) => Ok(self.ticket(None)),
+            Some(OverrideKind::ForceClosed) => Ok(match self.phase {
+                Phase::Closed(_) => self.ticket(Role::Call),
+                _ => self.ticket(Role::PassedOver),
+            }),
             Some(OverrideKind::ObserveOnly) => Ok(self.admit(facts).unwrap_or_else(|_| {
                 self.totals.would_reject += 1;
                 facts.happened.push(Fact::WouldReject);
-                self.ticket(None)
+                self.ticket(Role::PassedOver)
             })),
             None => self.admit(facts),
         };
@@ -240,6 +271,9 @@ impl Machine {
     /// Whether `acquire` would admit, without taking anything.
     pub(crate) fn look(&mut self, now: Time, facts: &mut Facts) -> Result<(), Rejection> {
         self.settle(now, facts);
+        if self.overlay.is_none() {
+            self.find_overdue(facts);
+        }
         let admits = match self.overlay.as_ref().map(|overlay| overlay.kind) {
             Some(OverrideKind::ForceOpen) => false,
             Some(OverrideKind::ForceClosed | OverrideKind::ObserveOnly) => true,
@@ -247,6 +281,7 @@ impl Machine {
                 Phase::Closed(_) => true,
                 Phase::Open(open) => self.now >= open.until,
                 Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
+                Phase::Ramp(ramp) => ramp.would_admit(self.now),
             },
         };
         if admits { Ok(()) } else { Err(self.rejection()) }
@@ -263,29 +298,34 @@ impl Machine {
         facts: &mut Facts,
     ) -> Option<CallEnd> {
         self.settle(now, facts);
-        if ticket.probe.is_some_and(|probe| self.forget_lapsed(probe)) {
-            return None;
+        if let Role::Probe(probe) = ticket.role {
+            if self.forget_lapsed(probe) {
+                return None;
+            }
         }
         if ticket.generation != self.generation {
             self.totals.stale += 1;
             return Some(CallEnd::Stale);
         }
         let counted = self.count(end);
+        self.untrack(&ticket);
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
-        match (&mut self.phase, ticket.probe) {
-            (Phase::HalfOpen(half_open), Some(probe)) if totals_only => half_open.mute(probe),
-            (Phase::HalfOpen(half_open), Some(probe)) => {
+        match (&mut self.phase, ticket.role) {
+            (_, Role::PassedOver) => {}
+            (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
+                half_open.mute(probe);
+            }
+            (Phase::HalfOpen(half_open), Role::Probe(probe)) => {
                 let decision = half_open.end(probe, end, &self.rules.probes);
                 facts.wake |= decision == Decision::GivenBack;
                 self.decide(decision, self.now, facts);
             }
-            (Phase::Closed(closed), _) if !totals_only => {
-                if let Some(cause) = closed.record(end, self.now, &self.rules) {
+            (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), _) if !totals_only => {
+                if let Some(cause) = calls.record(end, self.now, &self.rules) {
                     self.open(cause, self.now, facts);
                 }
             }
-            // Admitted over the machine's head by an override.
             _ => {}
         }
         Some(counted)
@@ -303,24 +343,46 @@ impl Machine {
         self.settle(now, facts);
         let is_heard = match &self.overlay {
             Some(overlay) if overlay.kind == OverrideKind::ForceClosed => false,
-            // Not what passed over the machine's head.
-            _ => self.state() == State::Closed || ticket.probe.is_some(),
+            _ => ticket.role != Role::PassedOver,
         };
         if is_heard && ticket.generation == self.generation {
             self.hinted_until = self.hinted_until.max(Some(self.now.after(retry_after)));
         }
     }
 
+    /// The call goes on, but its age says nothing any more.
+    pub(crate) fn untrack(&mut self, ticket: &Ticket) {
+        if ticket.generation != self.generation {
+            return;
+        }
+        if let (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), Role::Tracked(place)) =
+            (&mut self.phase, ticket.role)
+        {
+            calls.end(place);
+        }
+    }
+
     /// Counts a refusal that no `acquire` made.
     pub(crate) fn count_rejection(&mut self) {
         self.totals.rejected += 1;
+        self.pass_over();
+    }
+
+    /// A caller was refused without having asked, and counts as one that has
+    /// where only a share passes.
+    pub(crate) fn pass_over(&mut self) {
+        if let Phase::Ramp(ramp) = &mut self.phase {
+            ramp.pass_over(self.now);
+        }
     }
 
     /// Opens, by hand.
     pub(crate) fn trip(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
         match self.phase {
-            Phase::Closed(_) | Phase::HalfOpen(_) => self.open(Cause::Tripped, self.now, facts),
+            Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => {
+                self.open(Cause::Tripped, self.now, facts);
+            }
             Phase::Open(_) => {}
         }
     }
@@ -335,7 +397,7 @@ impl Machine {
             self.since = self.now;
             facts.wake = true;
         } else {
-            self.close(Cause::Reset, facts);
+            self.close(Cause::Reset, self.now, facts);
         }
     }
 
@@ -375,13 +437,21 @@ impl Machine {
             since: self.since,
             retry_after: self.retry_after(now),
             cause: self.cause.clone(),
+            overdue: match &self.phase {
+                Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.overdue_at(now),
+                Phase::Open(_) | Phase::HalfOpen(_) => 0,
+            },
             window: match &self.phase {
-                Phase::Closed(closed) => closed.counts_at(now),
+                Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.counts_at(now),
                 Phase::Open(_) | Phase::HalfOpen(_) => Counts::default(),
             },
             probes: match &self.phase {
                 Phase::HalfOpen(half_open) => Some(half_open.progress(&self.rules.probes)),
-                Phase::Closed(_) | Phase::Open(_) => None,
+                Phase::Closed(_) | Phase::Open(_) | Phase::Ramp(_) => None,
+            },
+            admitted_share: match &self.phase {
+                Phase::Ramp(ramp) => Some(ramp.share(now)),
+                Phase::Closed(_) | Phase::Open(_) | Phase::HalfOpen(_) => None,
             },
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
@@ -396,7 +466,7 @@ impl Machine {
         match self.phase {
             Phase::Closed(_) => State::Closed,
             Phase::Open(_) => State::Open,
-            Phase::HalfOpen(_) => State::HalfOpen,
+            Phase::HalfOpen(_) | Phase::Ramp(_) => State::HalfOpen,
         }
     }
 
@@ -411,43 +481,65 @@ impl Machine {
     pub(crate) fn gate(&self) -> Gate {
         match &self.phase {
             _ if self.overlay.is_some() => Gate::Ask,
+            Phase::Closed(closed) if closed.tracks_calls() => Gate::Tracking,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
             Phase::Closed(_) => Gate::Closed,
             Phase::Open(open) => Gate::Open { until: open.until },
-            Phase::HalfOpen(_) => Gate::Ask,
+            Phase::HalfOpen(_) | Phase::Ramp(_) => Gate::Ask,
         }
     }
 
     fn admit(&mut self, facts: &mut Facts) -> Result<Ticket, Rejection> {
+        self.find_overdue(facts);
         match self.phase {
             Phase::Open(Open { wait, until }) if self.now >= until => {
                 let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
                 self.enter(half_open, Cause::WaitOver { waited: wait }, None, self.now, facts);
             }
-            Phase::Closed(_) | Phase::Open(_) | Phase::HalfOpen(_) => {}
+            _ => {}
         }
-        let probe = match &mut self.phase {
-            Phase::Closed(_) => None,
+        let role = match &mut self.phase {
+            Phase::Closed(calls) => calls.begin(self.now).map_or(Role::Call, Role::Tracked),
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
                 if !half_open.take(self.next_probe, self.now) {
                     return Err(self.rejection());
                 }
                 self.next_probe += 1;
-                Some(self.next_probe - 1)
+                Role::Probe(self.next_probe - 1)
+            }
+            Phase::Ramp(ramp) => {
+                ramp.tell_share(self.now, facts);
+                if !ramp.admit(self.now) {
+                    return Err(self.rejection());
+                }
+                ramp.calls.begin(self.now).map_or(Role::Call, Role::Tracked)
             }
         };
-        Ok(self.ticket(probe))
+        Ok(self.ticket(role))
     }
 
-    fn ticket(&self, probe: Option<u64>) -> Ticket {
-        Ticket { generation: self.generation, probe }
+    /// Opens if the calls in flight are reason enough.
+    fn find_overdue(&mut self, facts: &mut Facts) {
+        if let Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) = &mut self.phase {
+            if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
+                self.open(cause, self.now, facts);
+            }
+        }
+    }
+
+    fn ticket(&self, role: Role) -> Ticket {
+        Ticket { generation: self.generation, role }
     }
 
     fn rejection(&self) -> Rejection {
         let forced = matches!(&self.overlay, Some(o) if o.kind == OverrideKind::ForceOpen);
         Rejection {
             state: if forced { State::Open } else { self.state() },
+            percent: match &self.phase {
+                Phase::Ramp(ramp) if !forced => Some(ramp.percent(self.now)),
+                _ => None,
+            },
             retry_after: self.retry_after(self.now),
         }
     }
@@ -458,6 +550,7 @@ impl Machine {
             Phase::Closed(_) => None,
             Phase::Open(open) => Some(open.until.since(now)),
             Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
+            Phase::Ramp(ramp) => Some(ramp.next_step(now)),
         };
         match &self.overlay {
             Some(Overlay { kind: OverrideKind::ForceOpen, until, .. }) => {
@@ -469,15 +562,17 @@ impl Machine {
 
     /// Whether time alone has changed something that nobody was told of.
     fn is_overdue(&self, now: Time) -> bool {
-        let lease = match &self.phase {
+        let phase = match &self.phase {
             Phase::HalfOpen(half_open) => half_open.next_deadline(),
+            Phase::Ramp(ramp) => Some(ramp.end()),
             Phase::Closed(_) | Phase::Open(_) => None,
         };
         let overlay = self.overlay.as_ref().and_then(|overlay| overlay.until);
-        [lease, overlay].into_iter().flatten().any(|end| end <= now)
+        [phase, overlay].into_iter().flatten().any(|end| end <= now)
     }
 
-    /// Lets time have done what it does by itself: end leases and overrides.
+    /// Lets time have done what it does by itself: end leases, ramps and
+    /// overrides.
     fn settle(&mut self, now: Time, facts: &mut Facts) {
         self.now = self.now.max(now);
         if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
@@ -496,6 +591,12 @@ impl Machine {
             }
             self.decide(decision, at, facts);
         }
+        if let Phase::Ramp(ramp) = &self.phase {
+            let end = ramp.end();
+            if end <= self.now {
+                self.close(Cause::RampCompleted { over: end.since(ramp.began()) }, end, facts);
+            }
+        }
     }
 
     fn next_lapse(&mut self) -> Option<(Lapse, Decision)> {
@@ -504,7 +605,7 @@ impl Machine {
                 let lapse = half_open.lapse(self.now)?;
                 Some((lapse, half_open.decision(&self.rules.probes)))
             }
-            Phase::Closed(_) | Phase::Open(_) => None,
+            Phase::Closed(_) | Phase::Open(_) | Phase::Ramp(_) => None,
         }
     }
 
@@ -528,7 +629,15 @@ impl Machine {
     fn decide(&mut self, decision: Decision, at: Time, facts: &mut Facts) {
         match decision {
             Decision::Wait | Decision::GivenBack => {}
-            Decision::Close(cause) => self.close(cause, facts),
+            Decision::Close(cause) => match self.rules.ramp {
+                Some(over) => {
+                    let mut ramp = Ramp::new(over, at, &self.rules);
+                    ramp.tell_share(at, facts);
+                    self.phase = Phase::Ramp(ramp);
+                    facts.wake = true;
+                }
+                None => self.close(cause, at, facts),
+            },
             Decision::Reopen(cause) => self.open(cause, at, facts),
         }
     }
@@ -546,11 +655,11 @@ impl Machine {
         self.enter(Phase::Open(Open { wait, until: at.after(wait) }), cause, Some(wait), at, facts);
     }
 
-    fn close(&mut self, cause: Cause, facts: &mut Facts) {
+    fn close(&mut self, cause: Cause, at: Time, facts: &mut Facts) {
         self.step = 0;
         self.hinted_until = None;
         self.cause = None;
-        self.enter(Phase::Closed(Closed::new(&self.rules)), cause, None, self.now, facts);
+        self.enter(Phase::Closed(Closed::new(&self.rules)), cause, None, at, facts);
     }
 
     fn enter(
@@ -563,7 +672,7 @@ impl Machine {
     ) {
         let from = self.state();
         let window = match &self.phase {
-            Phase::Closed(closed) => closed.counts_at(at),
+            Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.counts_at(at),
             Phase::HalfOpen(half_open) => half_open.counts(),
             Phase::Open(_) => Counts::default(),
         };

@@ -11,6 +11,8 @@ pub(crate) struct CountRing {
     /// Where the next call goes; once full, also where the oldest is.
     next: u32,
     counts: Counts,
+    /// All calls there ever were.
+    recorded: u64,
 }
 
 impl CountRing {
@@ -21,6 +23,7 @@ impl CountRing {
             capacity,
             next: 0,
             counts: Counts::default(),
+            recorded: 0,
         }
     }
 
@@ -35,11 +38,41 @@ impl CountRing {
             });
         }
         self.counts.add(sample);
+        self.recorded += 1;
         self.next = if self.next + 1 == self.capacity { 0 } else { self.next + 1 };
     }
 
     pub(crate) fn counts(&self) -> Counts {
         self.counts
+    }
+
+    pub(crate) fn recorded(&self) -> u64 {
+        self.recorded
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The sums as they would be after so many more slow calls that did not
+    /// fail.
+    pub(crate) fn counts_after_slow(&self, more: u64) -> Counts {
+        let more = more.min(self.capacity.into());
+        let left = (self.counts.calls + more).saturating_sub(self.capacity.into());
+        let mut counts = self.counts;
+        // Both are at most the capacity.
+        counts.remove(Counts {
+            calls: left,
+            failures: self.failed.ones_from(self.oldest(), left as u32, self.capacity),
+            slow: self.slow.ones_from(self.oldest(), left as u32, self.capacity),
+        });
+        counts.calls += more;
+        counts.slow += more;
+        counts
+    }
+
+    fn oldest(&self) -> u32 {
+        if self.is_full() { self.next } else { 0 }
     }
 
     pub(crate) fn is_full_and_clean(&self) -> bool {
@@ -57,6 +90,25 @@ struct Bits(Box<[u64]>);
 impl Bits {
     fn new(len: u32) -> Self {
         Self(vec![0; len.div_ceil(u64::BITS) as usize].into_boxed_slice())
+    }
+
+    /// The ones among `len` bits of a ring of `capacity`, from `start` on.
+    fn ones_from(&self, start: u32, len: u32, capacity: u32) -> u64 {
+        let straight = len.min(capacity - start);
+        self.ones(start, start + straight) + self.ones(0, len - straight)
+    }
+
+    fn ones(&self, start: u32, end: u32) -> u64 {
+        let mut ones = 0;
+        let mut at = start;
+        while at < end {
+            let bit = at % u64::BITS;
+            let len = (u64::BITS - bit).min(end - at);
+            let mask = u64::MAX >> (u64::BITS - len) << bit;
+            ones += u64::from((self.0[(at / u64::BITS) as usize] & mask).count_ones());
+            at += len;
+        }
+        ones
     }
 
     /// Sets a bit and returns what it was.
@@ -96,6 +148,27 @@ mod tests {
                     counts
                 });
                 assert_eq!(ring.counts(), expected, "capacity {capacity}, call {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_sums_after_more_slow_calls_are_those_of_recording_them() {
+        let slow = Sample { failed: false, slow: true };
+        for capacity in [1, 2, 5, 64, 65, 130, 200] {
+            let mut ring = CountRing::new(capacity);
+            for i in 0..300u32 {
+                for more in [0, 1, 2, capacity / 2, capacity - 1, capacity, capacity + 1] {
+                    let mut recorded = ring.clone();
+                    (0..more).for_each(|_| recorded.record(slow));
+                    let expected = recorded.counts();
+                    assert_eq!(
+                        ring.counts_after_slow(more.into()),
+                        expected,
+                        "{capacity} {i} {more}"
+                    );
+                }
+                ring.record(Sample { failed: i * i % 7 < 3, slow: i * 31 % 11 < 4 });
             }
         }
     }

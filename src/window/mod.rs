@@ -128,6 +128,34 @@ impl Ring {
         }
     }
 
+    /// The sums as of the last `expire` or `record`, had so many more slow calls
+    /// ended since.
+    pub(crate) fn counts_after_slow(&self, more: u64) -> Counts {
+        match self {
+            Self::Count(ring) => ring.counts_after_slow(more),
+            Self::Time(ring) => {
+                let counts = ring.counts();
+                Counts { calls: counts.calls + more, slow: counts.slow + more, ..counts }
+            }
+        }
+    }
+
+    /// What moves calls out of the window: time, or other calls.
+    pub(crate) fn odometer(&self, now: Time) -> u64 {
+        match self {
+            Self::Count(ring) => ring.recorded(),
+            Self::Time(_) => now.as_nanos(),
+        }
+    }
+
+    /// By how much of the odometer a call is out.
+    pub(crate) fn span(&self) -> u64 {
+        match self {
+            Self::Count(ring) => ring.capacity().into(),
+            Self::Time(ring) => ring.span(),
+        }
+    }
+
     /// The sums as they are at `now`, without changing anything.
     pub(crate) fn counts_at(&self, now: Time) -> Counts {
         match self {

@@ -88,6 +88,11 @@ impl TimeRing {
         counts
     }
 
+    /// In nanoseconds.
+    pub(crate) fn span(&self) -> u64 {
+        self.span
+    }
+
     fn len(&self) -> u64 {
         self.buckets.len() as u64
     }
