@@ -87,10 +87,6 @@ impl Contender {
     pub(crate) fn build(self, clock: &ManualClock, rng: &mut Rng) -> Box<dyn Policy> {
         match self {
             Self::Ours => Box::new(Ours::new(config(clock, rng, |builder| builder))),
-            // Until the circuit has a ramp of its own.
-            Self::OursWith(Tuning::Ramp(over)) => {
-                Box::new(Gradual::new(config(clock, rng, |builder| builder), Shape::Linear, over))
-            }
             Self::OursWith(tuning) => Box::new(Ours::new(config(clock, rng, |b| tuning.apply(b)))),
             Self::Gradual(shape, over) => {
                 Box::new(Gradual::new(config(clock, rng, |builder| builder), shape, over))
@@ -109,7 +105,7 @@ impl Tuning {
     fn apply(self, builder: ConfigBuilder) -> ConfigBuilder {
         match self {
             Self::Slow(threshold) => builder.slow_calls(threshold, 0.5),
-            Self::Ramp(_) => builder,
+            Self::Ramp(over) => builder.ramp(over),
             Self::NotSustained => builder.sustained_for(Duration::ZERO),
             Self::FixedWait => builder.open_for(Backoff::fixed(Duration::from_secs(8))),
         }
