@@ -187,10 +187,18 @@ impl Figures {
         self.0.get(&metric).copied().unwrap_or(f64::NAN)
     }
 
-    /// Their medians, each number by itself.
-    pub fn median(takes: &[Self]) -> Self {
+    /// One number for all takes, each metric by itself.
+    pub fn combine(takes: &[Self]) -> Self {
         let metrics = takes.first().into_iter().flat_map(|figures| figures.0.keys());
-        metrics.map(|metric| (*metric, median(takes.iter().map(|f| f.get(*metric))))).collect()
+        let combined = |metric: Metric| {
+            let values = takes.iter().map(|figures| figures.get(metric));
+            match metric {
+                // A median would hide what is rare.
+                Metric::Openings | Metric::TrippedBlips => values.sum::<f64>() / takes.len() as f64,
+                _ => median(values),
+            }
+        };
+        metrics.map(|metric| (*metric, combined(*metric))).collect()
     }
 }
 

@@ -4,12 +4,14 @@
 //! The real [`Circuit`](tower_breaker::Circuit) is driven through its public
 //! API. The peers are models of their documented defaults.
 
+pub mod chart;
 pub mod claims;
 mod contender;
 mod engine;
 mod figures;
 mod lab;
 pub mod policy;
+pub mod report;
 mod rng;
 mod run;
 pub mod scenario;

@@ -30,6 +30,11 @@ impl Hung {
         let length = if rate < 1.0 { 120 } else { 60 };
         Self { rate, clients: size.pick(20, 6), length: seconds(length) }
     }
+
+    /// When it begins to hang, and when the simulation ends.
+    pub fn span(&self) -> (Duration, Duration) {
+        (BEFORE, BEFORE + self.length)
+    }
 }
 
 impl Scenario for Hung {

@@ -36,14 +36,14 @@ pub trait Scenario: fmt::Debug + Sync {
         self.model(take).run(contender, take.seed())
     }
 
-    /// The medians of so many takes.
+    /// So many takes in one: medians, where nothing else is said.
     fn measure(&self, contender: Contender, takes: u64) -> Figures {
         let figures: Vec<Figures> = thread::scope(|scope| {
             let play = |take| move || self.read(take, &self.run(contender, take));
             let takes: Vec<_> = Take::each(takes).map(|take| scope.spawn(play(take))).collect();
             takes.into_iter().map(|take| take.join().expect("a take does not panic")).collect()
         });
-        Figures::median(&figures)
+        Figures::combine(&figures)
     }
 }
 

@@ -23,7 +23,9 @@ pub struct Steady {
 impl Steady {
     /// This share of calls fails, at `rate` calls a second of each client.
     pub fn new(share: f64, rate: f64, size: Size) -> Self {
-        let (clients, length) = size.pick((20, 600), (10, 120));
+        // More than a million calls at 50 a second, also in the small size: three
+        // takes of 360,000.
+        let (clients, length) = size.pick((20, 600), (20, 360));
         Self { share, rate, clients, length: seconds(length) }
     }
 
