@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
-const LEFT: f64 = 178.0;
+const LEFT: f64 = 206.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 66.0;
 
@@ -78,13 +78,13 @@ impl Strips {
         let mut svg = Svg::new(&self.title, bottom + 44.0);
         svg.legend(&self.legend, self.shade.map(|_| "trouble"));
         svg.text(LEFT, 56.0, "small", "start", &self.height_means);
-        if let Some((from, until)) = self.shade {
-            let (left, right) = (x(from.max(self.from)), x(until.min(self.from + span)));
-            svg.rect("trouble", left, TOP, (right - left).max(1.0), bottom - TOP - GAP);
-        }
         for (i, row) in self.rows.iter().enumerate() {
             let top = TOP + i as f64 * (ROW + GAP);
             svg.rect("row", LEFT, top, WIDTH - LEFT - RIGHT, ROW);
+            if let Some((from, until)) = self.shade {
+                let (left, right) = (x(from.max(self.from)), x(until.min(self.from + span)));
+                svg.rect("trouble", left, top, right - left, ROW);
+            }
             svg.text(LEFT - 40.0, top + ROW / 2.0 + 4.0, "name", "end", &row.name);
             svg.text(LEFT - 6.0, top + 9.0, "small", "end", &self.top_label);
             svg.text(LEFT - 6.0, top + ROW, "small", "end", "0");
@@ -189,7 +189,7 @@ text{font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;f
         for (class, text) in entries.chain(trouble.map(|text| ("trouble", text))) {
             self.rect(class, x, 33.0, 10.0, 10.0);
             self.text(x + 15.0, 42.0, "small", "start", text);
-            x += 34.0 + text.chars().count() as f64 * 5.6;
+            x += 34.0 + text.chars().count() as f64 * 5.2;
         }
     }
 

@@ -118,7 +118,7 @@ impl Metric {
             }
             Self::PeakOverMean => "the worst second of the same stretch, over its mean",
             Self::FirstPeak => {
-                "the worst second from 2 s after the dependency died, when all clients have just opened"
+                "the worst second from 2 s after the dependency died; a breaker that is not open by then still sends everything"
             }
             Self::Stuck => {
                 "calls a client sent to the hung dependency before the first refusal; the median client"
@@ -144,8 +144,8 @@ impl Metric {
             | Self::HealthyLoss
             | Self::SentToDead => percent(value),
             Self::OverloadPeak | Self::PeakOverMean => format!("{value:.2} ×"),
-            Self::Transitions => format!("{value:.1}"),
-            Self::Openings => format!("{value:.1}"),
+            Self::Openings if value >= 9.95 => count(value),
+            Self::Transitions | Self::Openings => decimal(value),
         }
     }
 
@@ -156,7 +156,15 @@ impl Metric {
 }
 
 fn seconds(value: f64) -> String {
-    if value < 9.95 { format!("{value:.1} s") } else { format!("{value:.0} s") }
+    match value {
+        v if v > 0.0 && v < 0.095 => format!("{v:.2} s"),
+        v if v < 9.95 => format!("{v:.1} s"),
+        v => format!("{v:.0} s"),
+    }
+}
+
+fn decimal(value: f64) -> String {
+    if value == 0.0 { "0".into() } else { format!("{value:.1}") }
 }
 
 fn count(value: f64) -> String {
@@ -171,6 +179,7 @@ fn percent(share: f64) -> String {
     let value = share * 100.0;
     match value {
         0.0 => "0".into(),
+        v if v < 0.005 => "< 0.01 %".into(),
         v if v < 0.095 => format!("{v:.2} %"),
         v if v < 9.95 => format!("{v:.1} %"),
         v => format!("{v:.0} %"),

@@ -18,8 +18,19 @@ pub struct Bucket {
     pub refused: u64,
     /// Attempts that went to the dependency here.
     pub sent: u64,
-    /// Calls a second it could do, when last asked.
+    /// Calls a second it could do, when it was last sent one.
     pub capacity: f64,
+}
+
+impl Bucket {
+    /// What was sent in this time, as a multiple of what the dependency could
+    /// do.
+    pub fn load(&self, time: Duration) -> f64 {
+        if self.sent == 0 {
+            return 0.0;
+        }
+        self.sent as f64 / (self.capacity * time.as_secs_f64())
+    }
 }
 
 /// Calls of one shard.
@@ -94,13 +105,7 @@ impl Run {
 
     /// Everything that happened in a stretch.
     pub fn sum(&self, from: Duration, until: Duration) -> Bucket {
-        self.slice(from, until).iter().fold(Bucket::default(), |sum, bucket| Bucket {
-            offered: sum.offered + bucket.offered,
-            ok: sum.ok + bucket.ok,
-            refused: sum.refused + bucket.refused,
-            sent: sum.sent + bucket.sent,
-            capacity: bucket.capacity,
-        })
+        sum(self.slice(from, until))
     }
 
     /// The share of the calls wanted in a stretch that succeeded.
@@ -138,13 +143,8 @@ impl Run {
     /// what the dependency could do in that second.
     pub fn overload_peak(&self, from: Duration, until: Duration) -> f64 {
         let second = (1_000 / STEP.as_millis()) as usize;
-        let windows = self.slice(from, until).windows(second).map(|window| {
-            let sent: u64 = window.iter().map(|bucket| bucket.sent).sum();
-            let asked = || window.iter().map(|bucket| bucket.capacity).filter(|c| *c > 0.0);
-            let capacity = asked().sum::<f64>() / asked().count() as f64;
-            if sent == 0 { 0.0 } else { sent as f64 / capacity }
-        });
-        windows.fold(0.0, f64::max)
+        let windows = self.slice(from, until).windows(second);
+        windows.map(|window| sum(window).load(Duration::from_secs(1))).fold(0.0, f64::max)
     }
 
     /// Calls a second that were sent in a stretch: the mean, and the most in
@@ -173,6 +173,22 @@ impl Run {
         let step = |time: Duration| (time.as_nanos() / STEP.as_nanos()) as usize;
         &self.series[step(from)..step(until).min(self.series.len())]
     }
+}
+
+/// Counts add up; a capacity is the mean of those that were asked for.
+fn sum(buckets: &[Bucket]) -> Bucket {
+    let asked = buckets.iter().filter(|bucket| bucket.sent > 0);
+    let (capacities, times) =
+        asked.fold((0.0, 0u32), |(sum, times), bucket| (sum + bucket.capacity, times + 1));
+    let capacity = capacities / f64::from(times.max(1));
+    let start = Bucket { capacity, ..Bucket::default() };
+    buckets.iter().fold(start, |sum, bucket| Bucket {
+        offered: sum.offered + bucket.offered,
+        ok: sum.ok + bucket.ok,
+        refused: sum.refused + bucket.refused,
+        sent: sum.sent + bucket.sent,
+        ..sum
+    })
 }
 
 /// The median; of an even number, the lower one of the two in the middle, so

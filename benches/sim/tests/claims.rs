@@ -1,14 +1,22 @@
 //! The defaults reach what they must, and no peer is better without a reason.
 
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
 use tower_breaker_sim::{
     Contender, Lab,
     claims::{EXCEPTIONS, beaten, lines, targets},
     scenario::Size,
 };
 
+/// One for all tests: what one has simulated, the others need not.
+fn lab() -> MutexGuard<'static, Lab> {
+    static LAB: LazyLock<Mutex<Lab>> = LazyLock::new(|| Mutex::new(Lab::new(Size::Small)));
+    LAB.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn every_target_is_reached() {
-    let mut lab = Lab::new(Size::Small);
+    let mut lab = lab();
     let missed: Vec<String> = targets(Size::Small)
         .iter()
         .filter_map(|target| {
@@ -23,7 +31,7 @@ fn every_target_is_reached() {
 
 #[test]
 fn where_a_peer_is_better_the_report_says_why() {
-    let mut lab = Lab::new(Size::Small);
+    let mut lab = lab();
     let beaten = beaten(&lines(Size::Small), &mut lab);
     let unexplained: Vec<_> = beaten
         .iter()

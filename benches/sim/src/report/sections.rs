@@ -120,6 +120,7 @@ fn cold_start(lab: &mut Lab) -> Section {
     let contenders = [
         Contender::Ours,
         Contender::OursWith(Tuning::Ramp(short)),
+        Contender::OursWith(Tuning::Ramp(short * 2)),
         Contender::OursWith(Tuning::Ramp(RAMP)),
         Contender::Gradual(Shape::Doubling, short),
         Contender::Gradual(Shape::Doubling, RAMP),
@@ -143,7 +144,7 @@ fn cold_start(lab: &mut Lab) -> Section {
                 A ramp as long as the warm-up keeps the load below what there is. A short one comes back sooner, at the \
                 price of some overload. Doubling waits long and then jumps, so a straight line is what was built.",
         tables: tables.to_vec(),
-        chart: ("cold-start.svg", cold_start_chart(&scenarios[0].1, &contenders[..9])),
+        chart: ("cold-start.svg", cold_start_chart(&scenarios[0].1, &contenders[..10])),
     }
 }
 
@@ -160,7 +161,7 @@ fn low_traffic(lab: &mut Lab) -> Section {
                 "Dead, fast errors, 20 clients × 0.5 calls/s",
                 &scenario,
                 &Contender::ALL,
-                scenario.span(Take::middle(SIZE.takes())),
+                scenario.span(Take::first(SIZE.takes())),
                 Frame { lead: 40, tail: 160, bin: 10, tick: 60.0 },
             ),
         ),
@@ -299,7 +300,7 @@ fn storm(lab: &mut Lab) -> Section {
         }
         tables.push(grid);
     }
-    let span = scenario.span(Take::middle(SIZE.takes()));
+    let span = scenario.span(Take::first(SIZE.takes()));
     Section {
         title: "10. A storm of retries",
         words: "The dependency stalls for about three seconds and is well again, but its queue is full of calls that \
@@ -427,7 +428,7 @@ struct Frame {
 }
 
 fn outage_chart(title: &str, scenario: &Outage) -> String {
-    let span = scenario.span(Take::middle(SIZE.takes()));
+    let span = scenario.span(Take::first(SIZE.takes()));
     let frame = Frame { lead: 10, tail: 90, bin: 1, tick: 20.0 };
     outcome_chart(title, scenario, &Contender::ALL, span, frame)
 }
@@ -444,7 +445,7 @@ fn outcome_chart(
     let start = from - Duration::from_secs(frame.lead);
     let end = until + Duration::from_secs(frame.tail);
     let row = |contender: &Contender| {
-        let run = scenario.run(*contender, Take::middle(SIZE.takes()));
+        let run = scenario.run(*contender, Take::first(SIZE.takes()));
         let bins = bins(&run, start, end, frame.bin);
         let share = |part: u64, offered: u64| part as f64 / offered.max(1) as f64;
         let not_refused = bins.iter().map(|b| share(b.offered - b.refused, b.offered)).collect();
@@ -472,15 +473,12 @@ fn outcome_chart(
 }
 
 fn cold_start_chart(scenario: &ColdStart, contenders: &[Contender]) -> String {
-    let take = Take::middle(SIZE.takes());
+    let take = Take::first(SIZE.takes());
     let (_, healed) = scenario.span(take);
     let row = |contender: &Contender| {
         let run = scenario.run(*contender, take);
-        let (start, end) = (healed - Duration::from_secs(10), healed + Duration::from_secs(80));
-        let load = |bin: &crate::Bucket| {
-            if bin.sent == 0 { 0.0 } else { bin.sent as f64 / bin.capacity }
-        };
-        let load = bins(&run, start, end, 1).iter().map(load).collect();
+        let bins = bins(&run, healed, healed + Duration::from_secs(80), 1);
+        let load = bins.iter().map(|bin| bin.load(Duration::from_secs(1))).collect();
         Strip { name: contender.name(), layers: vec![(Ink::Good, load)] }
     };
     Strips {
@@ -490,10 +488,10 @@ fn cold_start_chart(scenario: &ColdStart, contenders: &[Contender]) -> String {
         top: 2.5,
         top_label: "2.5 ×".into(),
         time_label: "seconds from when it came back".into(),
-        from: -10.0,
+        from: 0.0,
         step: 1.0,
         tick: 10.0,
-        shade: Some((-10.0, 0.0)),
+        shade: None,
         mark: Some(1.0),
         legend: vec![(Ink::Good, "load".into())],
         rows: contenders.iter().map(row).collect(),
@@ -505,7 +503,7 @@ fn fleet_chart(scenario: &Fleet) -> String {
     let (from, until) = scenario.span();
     let start = from - Duration::from_secs(5);
     let row = |contender: &Contender| {
-        let run = scenario.run(*contender, Take::middle(SIZE.takes()));
+        let run = scenario.run(*contender, Take::first(SIZE.takes()));
         let sent = bins(&run, start, until, 1).iter().map(|bin| bin.sent as f64).collect();
         Strip { name: contender.name(), layers: vec![(Ink::Bad, sent)] }
     };

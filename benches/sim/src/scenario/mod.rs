@@ -60,9 +60,9 @@ impl Take {
         (0..of).map(move |number| Self { number, of })
     }
 
-    /// The one in the middle.
-    pub fn middle(of: u64) -> Self {
-        Self { number: of / 2, of }
+    /// The first.
+    pub fn first(of: u64) -> Self {
+        Self { number: 0, of }
     }
 
     /// Its seed: 1, 2, 3 and so on.
