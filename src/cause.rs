@@ -70,6 +70,8 @@ pub enum Cause {
         /// Successes it takes to close.
         required: u32,
     },
+    /// It was configured to [start open](crate::Start::Open).
+    StartedOpen,
     /// [`Circuit::trip`](crate::Circuit::trip) was called.
     Tripped,
     /// The wait was over and a call came.
@@ -77,6 +79,12 @@ pub enum Cause {
     WaitOver {
         /// How long the circuit was to stay open.
         waited: Duration,
+    },
+    /// Enough [health checks](crate::Circuit) passed after the wait.
+    #[non_exhaustive]
+    HealthChecked {
+        /// How many passed.
+        successes: u32,
     },
     /// Enough probes succeeded.
     #[non_exhaustive]
@@ -102,8 +110,10 @@ impl Cause {
             Self::ConsecutiveFailures { .. } => "consecutive-failures",
             Self::SlowCallRate { .. } => "slow-call-rate",
             Self::ProbesFailed { .. } => "probes-failed",
+            Self::StartedOpen => "started-open",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
+            Self::HealthChecked { .. } => "health-checked",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
             Self::RampCompleted { .. } => "ramp-completed",
             Self::Reset => "reset",
@@ -138,8 +148,11 @@ impl fmt::Display for Cause {
                 }
                 write!(f, ", and {required} must succeed")
             }
+            Self::StartedOpen => f.write_str("it starts open"),
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
+            Self::HealthChecked { successes: 1 } => f.write_str("1 health check passed"),
+            Self::HealthChecked { successes } => write!(f, "{successes} health checks passed"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
             Self::ProbesSucceeded { successes } => write!(f, "{successes} probes succeeded"),
             Self::RampCompleted { over } => {

@@ -34,7 +34,9 @@ mod retry;
 mod rules;
 mod sealed;
 mod service;
+mod start;
 mod state;
+mod throttle;
 mod time;
 #[cfg(feature = "tonic")]
 mod tonic;
@@ -43,6 +45,8 @@ mod totals;
 mod tracing;
 mod window;
 
+#[cfg(feature = "health-check")]
+pub use crate::circuit::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use crate::circuit::ManualClock;
 #[doc(hidden)]
@@ -81,7 +85,9 @@ pub use crate::{
     probes::Probes,
     rules::Cancellation,
     service::{CircuitBreaker, WhenOpen},
+    start::Start,
     state::State,
+    throttle::Throttle,
     totals::Totals,
     window::Window,
 };

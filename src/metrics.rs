@@ -22,13 +22,18 @@ const OVERRIDES: [OverrideKind; 3] =
 const ENDS: [CallEnd; 5] =
     [CallEnd::Success, CallEnd::Failure, CallEnd::Ignored, CallEnd::Cancelled, CallEnd::Stale];
 
+/// What a health check comes to.
+const CHECKS: [&str; 2] = ["failure", "success"];
+
 /// Every transition there is, with the label of its cause.
-const TRANSITIONS: [(State, State, &str); 14] = [
+const TRANSITIONS: [(State, State, &str); 16] = [
     (State::Closed, State::Open, "failure-rate"),
     (State::Closed, State::Open, "consecutive-failures"),
     (State::Closed, State::Open, "slow-call-rate"),
     (State::Closed, State::Open, "tripped"),
     (State::Open, State::HalfOpen, "wait-over"),
+    (State::Open, State::HalfOpen, "health-checked"),
+    (State::Open, State::Closed, "health-checked"),
     (State::Open, State::Closed, "reset"),
     (State::HalfOpen, State::Open, "probes-failed"),
     (State::HalfOpen, State::Open, "failure-rate"),
@@ -56,12 +61,19 @@ struct Handles {
     slow_calls: Counter,
     rejections: Counter,
     would_reject: Counter,
-    transitions: [Counter; 14],
+    health_checks: [Counter; 2],
+    transitions: [Counter; 16],
 }
 
 impl Metrics {
     fn handles(&self, circuit: &str) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(circuit))
+        self.handles_in(State::Closed, circuit)
+    }
+
+    /// The handles; `state` is shown if the circuit is not known yet, for it may
+    /// have started in any.
+    fn handles_in(&self, state: State, circuit: &str) -> &Handles {
+        self.handles.get_or_init(|| Handles::new(state, circuit))
     }
 }
 
@@ -83,7 +95,7 @@ impl Observer for Metrics {
     }
 
     fn on_rejection(&self, open: &CircuitOpen) {
-        self.handles(open.name()).rejections.increment(1);
+        self.handles_in(open.state(), open.name()).rejections.increment(1);
     }
 
     fn on_would_reject(&self, circuit: &str) {
@@ -104,6 +116,10 @@ impl Observer for Metrics {
         self.handles(circuit).admitted_share.set(share);
     }
 
+    fn on_health_check(&self, circuit: &str, passed: bool) {
+        self.handles(circuit).health_checks[usize::from(passed)].increment(1);
+    }
+
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let handles = self.handles(circuit);
         for (kind, gauge) in OVERRIDES.iter().zip(&handles.overrides) {
@@ -114,7 +130,7 @@ impl Observer for Metrics {
 }
 
 impl Handles {
-    fn new(circuit: &str) -> Self {
+    fn new(state: State, circuit: &str) -> Self {
         describe();
         let circuit = || circuit.to_owned();
         let handles = Self {
@@ -135,6 +151,12 @@ impl Handles {
             slow_calls: counter!("circuit_breaker_slow_calls_total", "circuit" => circuit()),
             rejections: counter!("circuit_breaker_rejections_total", "circuit" => circuit()),
             would_reject: counter!("circuit_breaker_would_reject_total", "circuit" => circuit()),
+            health_checks: CHECKS.map(|outcome| {
+                counter!(
+                    "circuit_breaker_health_checks_total",
+                    "circuit" => circuit(), "outcome" => outcome
+                )
+            }),
             transitions: TRANSITIONS.map(|(from, to, cause)| {
                 counter!(
                     "circuit_breaker_transitions_total",
@@ -144,16 +166,17 @@ impl Handles {
             }),
         };
         handles.show_zero();
+        handles.show_state(state);
         handles
     }
 
     /// Some recorders show a series only once it has been written.
     fn show_zero(&self) {
-        self.show_state(State::Closed);
         self.overrides.iter().for_each(|gauge| gauge.set(0.0));
         self.calls
             .iter()
             .chain(&self.transitions)
+            .chain(&self.health_checks)
             .chain([&self.slow_calls, &self.rejections, &self.would_reject])
             .for_each(|counter| counter.increment(0));
     }
@@ -211,6 +234,11 @@ fn describe() {
         "circuit_breaker_would_reject_total",
         Unit::Count,
         "Calls that passed only because the circuit is being observed"
+    );
+    describe_counter!(
+        "circuit_breaker_health_checks_total",
+        Unit::Count,
+        "Health checks the circuit ran while it was open, by outcome"
     );
     describe_counter!(
         "circuit_breaker_transitions_total",

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    backoff::Backoff, config_error::ConfigError, probes::Probes, ratio::Ratio, window::Kind,
-    window::Window,
+    backoff::Backoff, config_error::ConfigError, probes::Probes, ratio::Ratio, start::Start,
+    throttle::Throttle, window::Kind, window::Window,
 };
 
 /// How a call that is dropped before it has ended is judged.
@@ -46,6 +46,9 @@ pub(crate) struct Rules {
     pub(crate) slow_calls: Option<SlowRule>,
     pub(crate) sustained_for: Duration,
     pub(crate) consecutive_failures: Option<u32>,
+    pub(crate) throttle: Option<Throttle>,
+    pub(crate) start: Start,
+    pub(crate) warm_up: Duration,
     pub(crate) open_for: Backoff,
     pub(crate) probes: Probes,
     pub(crate) ramp: Option<Duration>,
@@ -71,7 +74,9 @@ impl Rules {
         if self.slow_calls.is_some_and(|rule| rule.threshold.is_zero()) {
             return Err(ConfigError::new("slow_calls", "0ns", "must be longer than zero"));
         }
-        let only_slow = self.failure_rate.is_none() && self.consecutive_failures.is_none();
+        let only_slow = self.failure_rate.is_none()
+            && self.consecutive_failures.is_none()
+            && self.throttle.is_none();
         let never = |rule: &SlowRule| only_slow && rule.threshold > LONGEST_EPISODE;
         if let Some(rule) = self.slow_calls.filter(never) {
             return Err(ConfigError::new(
@@ -93,13 +98,29 @@ impl Rules {
         if self.failure_rate.is_none()
             && self.slow_calls.is_none()
             && self.consecutive_failures.is_none()
+            && self.throttle.is_none()
         {
             return Err(ConfigError::new(
                 "failure_rate",
                 "off",
                 "some rule must be on, or the circuit never opens: \
-                 failure_rate, consecutive_failures or slow_calls",
+                 failure_rate, consecutive_failures, slow_calls or throttle",
             ));
+        }
+        if self.warm_up > LONGEST_EPISODE {
+            return Err(ConfigError::new(
+                "warm_up",
+                format_args!("{:?}", self.warm_up),
+                "must be at most 100 years, or no rule ever trips",
+            ));
+        }
+        if let Start::ObserveOnly(duration) = self.start {
+            if duration.is_zero() {
+                return Err(ConfigError::new("start", "0ns", "must observe for longer than zero"));
+            }
+        }
+        if let Some(throttle) = &self.throttle {
+            throttle.validate()?;
         }
         if let Some(ramp) = self.ramp.filter(|ramp| ramp.is_zero() || *ramp > LONGEST_EPISODE) {
             return Err(ConfigError::new(

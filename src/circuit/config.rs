@@ -12,6 +12,8 @@ use crate::{
     probes::Probes,
     ratio::Ratio,
     rules::{Cancellation, Rules, SlowRule},
+    start::Start,
+    throttle::Throttle,
     window::Window,
 };
 
@@ -25,6 +27,9 @@ use crate::{
 /// | [`sustained_for`](ConfigBuilder::sustained_for) | 1 s |
 /// | [`consecutive_failures`](ConfigBuilder::consecutive_failures) | off |
 /// | [`slow_calls`](ConfigBuilder::slow_calls) | off |
+/// | [`throttle`](ConfigBuilder::throttle) | off |
+/// | [`start`](ConfigBuilder::start) | closed |
+/// | [`warm_up`](ConfigBuilder::warm_up) | none |
 /// | [`open_for`](ConfigBuilder::open_for) | about 1, 2, 4, then 8 s; jitter 0.2 |
 /// | [`probes`](ConfigBuilder::probes) | 3, all of which must succeed |
 /// | [`ramp`](ConfigBuilder::ramp) | off: the last probe closes |
@@ -70,6 +75,9 @@ impl Config {
             sustained_for: Duration::from_secs(1),
             consecutive_failures: None,
             slow_calls: None,
+            throttle: None,
+            start: Start::default(),
+            warm_up: Duration::ZERO,
             open_for: Backoff::default(),
             probes: Probes::default(),
             ramp: None,
@@ -107,6 +115,9 @@ pub struct ConfigBuilder {
     sustained_for: Duration,
     consecutive_failures: Option<u32>,
     slow_calls: Option<(Duration, f64)>,
+    throttle: Option<Throttle>,
+    start: Start,
+    warm_up: Duration,
     open_for: Backoff,
     probes: Probes,
     ramp: Option<Duration>,
@@ -182,6 +193,32 @@ impl ConfigBuilder {
     #[doc(alias = "slowCallRateThreshold")]
     pub fn slow_calls(mut self, threshold: Duration, share: f64) -> Self {
         self.slow_calls = Some((threshold, share));
+        self
+    }
+
+    /// Refuses, while closed, a share of the calls as the dependency fails more
+    /// of them, instead of or beside opening: see [`Throttle`] for when that is
+    /// the better choice.
+    ///
+    /// A refusal's [`CircuitOpen::state`](crate::CircuitOpen::state) is then
+    /// `Closed`.
+    #[doc(alias = "adaptive throttling")]
+    pub fn throttle(mut self, throttle: Throttle) -> Self {
+        self.throttle = Some(throttle);
+        self
+    }
+
+    /// Sets how the circuit begins.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Ignores, while closed, what ends in this time from the circuit's birth:
+    /// it feeds the totals and no rule. For a process whose first calls are
+    /// slow or fail because it is cold itself.
+    pub fn warm_up(mut self, duration: Duration) -> Self {
+        self.warm_up = duration;
         self
     }
 
@@ -272,6 +309,9 @@ impl ConfigBuilder {
                 .transpose()?,
             sustained_for: self.sustained_for,
             consecutive_failures: self.consecutive_failures,
+            throttle: self.throttle,
+            start: self.start,
+            warm_up: self.warm_up,
             open_for: self.open_for,
             probes: self.probes,
             ramp: self.ramp,

@@ -18,6 +18,8 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "health-check")]
+mod health_check;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
@@ -37,6 +39,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "health-check")]
+pub use self::health_check::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "tokio")]
@@ -58,6 +62,7 @@ use crate::{
     outcome::{CallEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
+    start::Start,
     state::State,
     time::Time,
 };
@@ -99,6 +104,8 @@ struct Shared {
     slow_after: Option<Duration>,
     judges_drops: bool,
     measures_latency: bool,
+    #[cfg(feature = "health-check")]
+    health_check: health_check::Running,
 }
 
 /// A cache line (two, where the processor fetches pairs) for one value.
@@ -125,20 +132,31 @@ impl Circuit {
         let born = clock.now();
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
-        let seed = rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
-        let machine = Machine::new(rules, seed);
+        let seed = rules.open_for.seed_or(random_seed);
+        let start = rules.start;
+        let mut machine = Machine::new(rules, seed);
+        let mut facts = Facts::default();
+        if let Start::ObserveOnly(duration) = start {
+            let over = Override::observe_only().reason("it starts observed").expires_in(duration);
+            machine.set_override(over, Time::ZERO, &mut facts);
+        }
+        let open_until = match machine.gate() {
+            Gate::Open { until } => until.as_nanos(),
+            _ => 0,
+        };
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
             machine,
             published: gate,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
-            untold: VecDeque::new(),
+            // Told at the first call: a recorder may be installed by then.
+            untold: facts.happened.into(),
             telling: false,
         };
         Self(Arc::new(Shared {
             gate: Alone(AtomicU64::new(gate)),
-            open_until: AtomicU64::new(0),
+            open_until: AtomicU64::new(open_until),
             passed: Alone(AtomicU64::new(0)),
             rejected: Alone(AtomicU64::new(0)),
             core: Mutex::new(core),
@@ -149,6 +167,8 @@ impl Circuit {
             slow_after,
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
+            #[cfg(feature = "health-check")]
+            health_check: health_check::Running::none(),
         }))
     }
 
@@ -192,6 +212,7 @@ impl Circuit {
             window,
             probes: view.probes,
             admitted_share: view.admitted_share,
+            awaits_health_check: view.awaits_health_check,
             totals,
             active_override: view.active_override,
         }
@@ -435,6 +456,7 @@ impl Circuit {
     }
 
     /// The call goes on, but its age says nothing any more.
+    #[cfg(feature = "http")]
     fn untrack(&self, ticket: &Ticket) {
         if let Role::Tracked(_) = ticket.role {
             self.update(|machine, _, _| machine.untrack(ticket));
@@ -484,13 +506,13 @@ impl Circuit {
         let happened = if watched { facts.happened } else { Vec::new() };
         let (ordered, direct): (Vec<_>, Vec<_>) =
             happened.into_iter().partition(Fact::has_an_order);
-        let told = !ordered.is_empty();
         core.untold.extend(ordered);
+        let has_untold = !core.untold.is_empty();
         drop(core);
         #[cfg(feature = "tokio")]
         woken.into_iter().for_each(std::task::Waker::wake);
         direct.into_iter().for_each(|fact| shared.tell_apart(fact));
-        if told {
+        if has_untold {
             self.tell();
         }
         result
@@ -573,6 +595,11 @@ impl Shared {
         }
     }
 
+    #[cfg(feature = "health-check")]
+    fn tell_health_check(&self, passed: bool) {
+        self.observers.tell(|observer| observer.on_health_check(&self.name, passed));
+    }
+
     /// Tells what has no order.
     fn tell_apart(&self, fact: Fact) {
         match fact {
@@ -589,6 +616,18 @@ impl Shared {
     fn instant(&self, time: Time) -> Instant {
         clock::add(self.born, time.elapsed())
     }
+}
+
+/// The machine knows no features: what only a feature uses is named here.
+#[cfg(not(feature = "health-check"))]
+const _: () = {
+    use crate::machine::Due;
+    let _ = (Machine::hold, Machine::release, Machine::check_due, Machine::health_checked);
+    let _ = |due| matches!(due, Due::At { generation: 0, at: Time::ZERO });
+};
+
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 const KIND_BITS: u32 = 3;

@@ -72,6 +72,11 @@ pub trait Observer: Send + Sync {
         let _ = (circuit, share);
     }
 
+    /// A health check has run (feature `health-check`).
+    fn on_health_check(&self, circuit: &str, passed: bool) {
+        let _ = (circuit, passed);
+    }
+
     /// An override was set (`Some`), or lifted or over (`None`).
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let _ = (circuit, active);

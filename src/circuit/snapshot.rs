@@ -53,6 +53,9 @@ pub struct Snapshot {
     /// The share of calls that pass, from 0 to 1, while that is neither all
     /// nor none of them: on the ramp.
     pub admitted_share: Option<f64>,
+    /// Whether it stays open beyond its wait until the
+    /// [health check](crate::Circuit) has passed.
+    pub awaits_health_check: bool,
     /// Counts for life.
     pub totals: Totals,
     /// What an operator laid over the circuit, with what is left of it.

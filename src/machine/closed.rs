@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::{
-    End,
+    End, Facts,
     in_flight::{InFlight, Place},
+    throttling::Throttling,
 };
 use crate::{
     cause::Cause,
     outcome::Outcome,
     ratio::Ratio,
     rules::Rules,
+    throttle::Throttle,
     time::Time,
     window::{Counts, Ring, Sample, time::TimeRing},
 };
@@ -25,6 +27,7 @@ pub(super) struct Closed {
     slowing: Option<Episode>,
     /// Kept if there is a slow rule.
     in_flight: Option<InFlight>,
+    throttling: Option<Throttling>,
 }
 
 impl Closed {
@@ -37,6 +40,7 @@ impl Closed {
             run: 0,
             failing: episode(rules.failure_rate.is_some()),
             slowing: episode(rules.slow_calls.is_some()),
+            throttling: rules.throttle.map(Throttling::new),
             in_flight: rules.slow_calls.map(|rule| InFlight::new(rule.threshold)),
         }
     }
@@ -44,6 +48,32 @@ impl Closed {
     /// A call begins: where it is kept, if anybody wants to know its age.
     pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
         self.in_flight.as_mut()?.begin(now)
+    }
+
+    /// Lets a call pass, or throttles it.
+    pub(super) fn admit(&mut self, now: Time, facts: &mut Facts) -> bool {
+        self.throttling.as_mut().is_none_or(|throttling| throttling.admit(now, facts))
+    }
+
+    pub(super) fn would_admit(&self, now: Time) -> bool {
+        self.throttling.as_ref().is_none_or(|throttling| throttling.would_admit(now))
+    }
+
+    /// A call was refused before it asked.
+    pub(super) fn pass_over(&mut self, now: Time) {
+        if let Some(throttling) = &mut self.throttling {
+            throttling.refuse(now);
+        }
+    }
+
+    /// Whether it throttles, or may come to by the passing of time.
+    pub(super) fn may_throttle(&self) -> bool {
+        self.throttling.as_ref().is_some_and(Throttling::has_failures)
+    }
+
+    /// What throttles it now, if anything does.
+    pub(super) fn throttling(&self, now: Time) -> Option<&Throttling> {
+        self.throttling.as_ref().filter(|throttling| throttling.share(now) < Throttle::ALL)
     }
 
     /// It is over, or nobody is to mind its age any more.
@@ -86,8 +116,17 @@ impl Closed {
     }
 
     /// Takes in a call, and says why to open if there is reason to.
-    pub(super) fn record(&mut self, end: End, now: Time, rules: &Rules) -> Option<Cause> {
+    pub(super) fn record(
+        &mut self,
+        end: End,
+        now: Time,
+        rules: &Rules,
+        facts: &mut Facts,
+    ) -> Option<Cause> {
         let sample = end.sample()?;
+        if let Some(throttling) = &mut self.throttling {
+            throttling.record(end.outcome != Some(Outcome::Success), now, facts);
+        }
         self.run = match end.outcome {
             Some(Outcome::Success) => 0,
             Some(Outcome::Failure) => self.run.saturating_add(1),
@@ -113,7 +152,7 @@ impl Closed {
     /// Whether a success that is not slow would change nothing. If nothing in
     /// the window failed, nothing failed in a row either.
     pub(super) fn is_clean(&self) -> bool {
-        self.ring.is_full_and_clean()
+        self.throttling.is_none() && self.ring.is_full_and_clean()
     }
 
     fn reason_to_open(&self, counts: Counts, now: Time, rules: &Rules) -> Option<Cause> {

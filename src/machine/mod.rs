@@ -9,6 +9,7 @@ mod closed;
 mod half_open;
 mod in_flight;
 mod ramp;
+mod throttling;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use self::{
     half_open::{Decision, HalfOpen, Lapse},
     in_flight::Place,
     ramp::Ramp,
+    throttling::Throttling,
 };
 use crate::{
     backoff::Noise,
@@ -24,7 +26,9 @@ use crate::{
     outcome::{CallEnd, Outcome},
     overrides::{Override, OverrideKind},
     rules::Rules,
+    start::Start,
     state::State,
+    throttle::Throttle,
     time::Time,
     totals::Totals,
     window::{Counts, Sample},
@@ -46,6 +50,9 @@ pub(crate) struct Machine {
     /// Until when the dependency asked to be left alone, since it was closed.
     hinted_until: Option<Time>,
     overlay: Option<Overlay>,
+    /// A health check decides when an opening ends.
+    hold: Option<Hold>,
+    holds: u64,
     totals: Totals,
     /// The latest time seen: callers read the clock before they get here, so
     /// two may come in the wrong order.
@@ -75,6 +82,20 @@ struct Overlay {
     kind: OverrideKind,
     reason: Option<String>,
     until: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    id: u64,
+    /// How often it is checked.
+    interval: Duration,
+}
+
+/// When the dependency is to be checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Due {
+    Never,
+    At { generation: u64, at: Time },
 }
 
 /// The right to one call, and what it was issued under.
@@ -191,6 +212,7 @@ pub(crate) struct View {
     pub(crate) overdue: u64,
     pub(crate) probes: Option<Progress>,
     pub(crate) admitted_share: Option<f64>,
+    pub(crate) awaits_health_check: bool,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
 }
@@ -228,16 +250,27 @@ pub(crate) enum Gate {
 
 impl Machine {
     pub(crate) fn new(rules: Rules, seed: u64) -> Self {
+        let mut noise = Noise::new(seed);
+        let (phase, cause) = match rules.start {
+            Start::Open => {
+                let wait = rules.open_for.wait(0, noise.draw());
+                let until = Time::ZERO.after(wait);
+                (Phase::Open(Open { wait, until }), Some(Cause::StartedOpen))
+            }
+            Start::Closed | Start::ObserveOnly(_) => (Phase::Closed(Closed::new(&rules)), None),
+        };
         Self {
-            phase: Phase::Closed(Closed::new(&rules)),
+            phase,
             rules,
             generation: 0,
             since: Time::ZERO,
-            cause: None,
+            cause,
             step: 0,
-            noise: Noise::new(seed),
+            noise,
             hinted_until: None,
             overlay: None,
+            hold: None,
+            holds: 0,
             totals: Totals::default(),
             now: Time::ZERO,
             next_probe: 0,
@@ -278,8 +311,8 @@ impl Machine {
             Some(OverrideKind::ForceOpen) => false,
             Some(OverrideKind::ForceClosed | OverrideKind::ObserveOnly) => true,
             None => match &self.phase {
-                Phase::Closed(_) => true,
-                Phase::Open(open) => self.now >= open.until,
+                Phase::Closed(calls) => calls.would_admit(self.now),
+                Phase::Open(open) => self.now >= open.until && self.hold.is_none(),
                 Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
                 Phase::Ramp(ramp) => ramp.would_admit(self.now),
             },
@@ -311,6 +344,7 @@ impl Machine {
         self.untrack(&ticket);
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
+        let is_cold = self.now < Time::ZERO.after(self.rules.warm_up);
         match (&mut self.phase, ticket.role) {
             (_, Role::PassedOver) => {}
             (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
@@ -321,8 +355,9 @@ impl Machine {
                 facts.wake |= decision == Decision::GivenBack;
                 self.decide(decision, self.now, facts);
             }
+            (Phase::Closed(_), _) if is_cold => {}
             (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), _) if !totals_only => {
-                if let Some(cause) = calls.record(end, self.now, &self.rules) {
+                if let Some(cause) = calls.record(end, self.now, &self.rules, facts) {
                     self.open(cause, self.now, facts);
                 }
             }
@@ -371,8 +406,10 @@ impl Machine {
     /// A caller was refused without having asked, and counts as one that has
     /// where only a share passes.
     pub(crate) fn pass_over(&mut self) {
-        if let Phase::Ramp(ramp) = &mut self.phase {
-            ramp.pass_over(self.now);
+        match &mut self.phase {
+            Phase::Closed(calls) => calls.pass_over(self.now),
+            Phase::Ramp(ramp) => ramp.pass_over(self.now),
+            Phase::Open(_) | Phase::HalfOpen(_) => {}
         }
     }
 
@@ -396,6 +433,9 @@ impl Machine {
             self.generation += 1;
             self.since = self.now;
             facts.wake = true;
+            if self.rules.throttle.is_some() {
+                facts.happened.push(Fact::Share { percent: 100 });
+            }
         } else {
             self.close(Cause::Reset, self.now, facts);
         }
@@ -420,6 +460,68 @@ impl Machine {
             facts.happened.push(Fact::Override { set: None });
             facts.wake = true;
         }
+    }
+
+    /// From now on an opening lasts until the dependency is found healthy.
+    pub(crate) fn hold(&mut self, interval: Duration, now: Time, facts: &mut Facts) -> u64 {
+        self.settle(now, facts);
+        self.holds += 1;
+        self.hold = Some(Hold { id: self.holds, interval });
+        facts.wake = true;
+        self.holds
+    }
+
+    /// Nobody checks any more: whoever held it, or anybody.
+    pub(crate) fn release(&mut self, id: Option<u64>, now: Time, facts: &mut Facts) {
+        self.settle(now, facts);
+        if self.hold.is_some_and(|hold| id.is_none_or(|id| id == hold.id)) {
+            self.hold = None;
+            facts.wake = true;
+        }
+    }
+
+    /// When the dependency is to be checked: while open, once the wait is over.
+    pub(crate) fn check_due(&mut self, now: Time, facts: &mut Facts) -> Due {
+        self.settle(now, facts);
+        match &self.phase {
+            Phase::Open(open) if self.hears_checks() => {
+                Due::At { generation: self.generation, at: open.until }
+            }
+            _ => Due::Never,
+        }
+    }
+
+    /// The dependency was found healthy often enough, during that opening.
+    pub(crate) fn health_checked(
+        &mut self,
+        generation: u64,
+        successes: u32,
+        instead_of_probes: bool,
+        now: Time,
+        facts: &mut Facts,
+    ) {
+        self.settle(now, facts);
+        let Phase::Open(Open { wait, until }) = self.phase else { return };
+        if generation != self.generation || self.now < until || !self.hears_checks() {
+            return;
+        }
+        let cause = Cause::HealthChecked { successes };
+        match (instead_of_probes, self.rules.ramp) {
+            (false, _) => {
+                let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
+                self.enter(half_open, cause, None, self.now, facts);
+            }
+            (true, Some(over)) => {
+                let ramp = Ramp::new(over, self.now, &self.rules);
+                self.enter(Phase::Ramp(ramp), cause, None, self.now, facts);
+            }
+            (true, None) => self.close(cause, self.now, facts),
+        }
+    }
+
+    /// Not under a forced state, which the machine sits out.
+    fn hears_checks(&self) -> bool {
+        self.overlay.as_ref().is_none_or(|overlay| overlay.kind == OverrideKind::ObserveOnly)
     }
 
     /// What there is to see at `now`. Changes nothing: leases and overrides
@@ -451,7 +553,14 @@ impl Machine {
             },
             admitted_share: match &self.phase {
                 Phase::Ramp(ramp) => Some(ramp.share(now)),
-                Phase::Closed(_) | Phase::Open(_) | Phase::HalfOpen(_) => None,
+                Phase::Closed(calls) => calls
+                    .throttling(now)
+                    .map(|throttling| f64::from(throttling.share(now)) / f64::from(Throttle::ALL)),
+                Phase::Open(_) | Phase::HalfOpen(_) => None,
+            },
+            awaits_health_check: match &self.phase {
+                Phase::Open(open) => self.hold.is_some() && now >= open.until,
+                Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => false,
             },
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
@@ -481,6 +590,7 @@ impl Machine {
     pub(crate) fn gate(&self) -> Gate {
         match &self.phase {
             _ if self.overlay.is_some() => Gate::Ask,
+            Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
             Phase::Closed(closed) if closed.tracks_calls() => Gate::Tracking,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
             Phase::Closed(_) => Gate::Closed,
@@ -492,14 +602,19 @@ impl Machine {
     fn admit(&mut self, facts: &mut Facts) -> Result<Ticket, Rejection> {
         self.find_overdue(facts);
         match self.phase {
-            Phase::Open(Open { wait, until }) if self.now >= until => {
+            Phase::Open(Open { wait, until }) if self.now >= until && self.hold.is_none() => {
                 let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
                 self.enter(half_open, Cause::WaitOver { waited: wait }, None, self.now, facts);
             }
             _ => {}
         }
         let role = match &mut self.phase {
-            Phase::Closed(calls) => calls.begin(self.now).map_or(Role::Call, Role::Tracked),
+            Phase::Closed(calls) => {
+                if !calls.admit(self.now, facts) {
+                    return Err(self.rejection());
+                }
+                calls.begin(self.now).map_or(Role::Call, Role::Tracked)
+            }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
                 if !half_open.take(self.next_probe, self.now) {
@@ -521,6 +636,9 @@ impl Machine {
 
     /// Opens if the calls in flight are reason enough.
     fn find_overdue(&mut self, facts: &mut Facts) {
+        if self.now < Time::ZERO.after(self.rules.warm_up) {
+            return;
+        }
         if let Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) = &mut self.phase {
             if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
                 self.open(cause, self.now, facts);
@@ -537,8 +655,12 @@ impl Machine {
         Rejection {
             state: if forced { State::Open } else { self.state() },
             percent: match &self.phase {
-                Phase::Ramp(ramp) if !forced => Some(ramp.percent(self.now)),
-                _ => None,
+                _ if forced => None,
+                Phase::Ramp(ramp) => Some(ramp.percent(self.now)),
+                Phase::Closed(calls) => {
+                    calls.throttling(self.now).map(|throttling| throttling.percent(self.now))
+                }
+                Phase::Open(_) | Phase::HalfOpen(_) => None,
             },
             retry_after: self.retry_after(self.now),
         }
@@ -547,8 +669,11 @@ impl Machine {
     /// How long until a call that is refused now may pass.
     fn retry_after(&self, now: Time) -> Option<Duration> {
         let machine = match &self.phase {
-            Phase::Closed(_) => None,
-            Phase::Open(open) => Some(open.until.since(now)),
+            Phase::Closed(calls) => calls.throttling(now).map(Throttling::next_step),
+            Phase::Open(open) => Some(match self.hold {
+                Some(hold) if now >= open.until => hold.interval,
+                _ => open.until.since(now),
+            }),
             Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
             Phase::Ramp(ramp) => Some(ramp.next_step(now)),
         };

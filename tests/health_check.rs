@@ -1,0 +1,346 @@
+//! Health checks that the circuit runs while it is open.
+#![expect(clippy::disallowed_methods, reason = "tokio's clock is paused here")]
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, advance, sleep, timeout};
+use tower_breaker::{
+    Backoff, Circuit, Config, ConfigBuilder, HealthCheck, ManualClock, Observer, Outcome, Override,
+    Probes, State, Transition,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const WAIT: Duration = Duration::from_secs(4);
+
+fn config() -> ConfigBuilder {
+    Config::builder("checked")
+        .consecutive_failures(1)
+        .open_for(Backoff::fixed(WAIT))
+        .probes(Probes::new(1))
+}
+
+fn circuit() -> Circuit {
+    Circuit::new(config().build().unwrap())
+}
+
+/// A dependency that is up or down, and counts who asks.
+#[derive(Clone, Default)]
+struct Dependency {
+    healthy: Arc<AtomicU32>,
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Dependency {
+    fn check(&self) -> HealthCheck {
+        let this = self.clone();
+        HealthCheck::new(move || {
+            let this = this.clone();
+            async move {
+                this.asked.lock().unwrap().push(Instant::now());
+                if this.healthy.load(Relaxed) == 1 { Ok(()) } else { Err("down") }
+            }
+        })
+        .interval(SECOND)
+        .jitter(0.0)
+    }
+
+    fn heal(&self) {
+        self.healthy.store(1, Relaxed);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+/// Lets every task come as far as it can at this instant.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn pass(duration: Duration) {
+    settle().await;
+    advance(duration).await;
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_pass_only_once_the_checks_have() {
+    let (circuit, dependency) = (circuit(), Dependency::default());
+    circuit.run_health_check(dependency.check().successes(2).of(3)).unwrap();
+    circuit.try_acquire().unwrap().record(Outcome::Failure);
+    pass(WAIT - Duration::from_millis(1)).await;
+    assert_eq!(dependency.asked(), 0, "not before the wait is over");
+    for seconds in 0..10 {
+        pass(if seconds == 0 { Duration::from_millis(1) } else { SECOND }).await;
+        assert_eq!(dependency.asked(), seconds + 1);
+        let open = circuit.try_acquire().unwrap_err();
+        assert_eq!((open.state(), open.retry_after()), (State::Open, Some(SECOND)));
+        assert!(circuit.snapshot().awaits_health_check);
+    }
+    dependency.heal();
+    pass(SECOND).await;
+    assert_eq!(circuit.state(), State::Open, "one of three is not enough");
+    pass(SECOND).await;
+    assert_eq!(circuit.state(), State::HalfOpen);
+    assert!(!circuit.snapshot().awaits_health_check);
+
+    // The probe decides, as without.
+    let asked = dependency.asked();
+    circuit.try_acquire().unwrap().record(Outcome::Failure);
+    assert_eq!(circuit.state(), State::Open);
+    pass(WAIT).await;
+    pass(SECOND).await;
+    assert_eq!((circuit.state(), dependency.asked()), (State::HalfOpen, asked + 2));
+    circuit.try_acquire().unwrap().record(Outcome::Success);
+    assert_eq!(circuit.state(), State::Closed);
+    pass(100 * SECOND).await;
+    assert_eq!(dependency.asked(), asked + 2, "none while closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn n_of_the_last_m_count_and_none_of_an_earlier_opening() {
+    let circuit = circuit();
+    let answers = Arc::new(AtomicU32::new(0));
+    let script = [true, false, false, true, false, true];
+    let check = {
+        let answers = answers.clone();
+        HealthCheck::new(move || {
+            let passed = script[answers.fetch_add(1, Relaxed) as usize % script.len()];
+            async move { passed.then_some(()).ok_or(()) }
+        })
+    };
+    circuit.run_health_check(check.interval(SECOND).jitter(0.0).successes(2).of(3)).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    // t f f t f t: only the last three hold two.
+    for asked in 1..=5 {
+        assert_eq!((circuit.state(), answers.load(Relaxed)), (State::Open, asked));
+        pass(SECOND).await;
+    }
+    assert_eq!((circuit.state(), answers.load(Relaxed)), (State::HalfOpen, 6));
+
+    circuit.trip();
+    pass(WAIT).await;
+    assert_eq!(answers.load(Relaxed), 7);
+    assert_eq!(circuit.state(), State::Open, "the success before belongs to the last opening");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instead_of_probes_they_close_or_begin_the_ramp() {
+    let dependency = Dependency::default();
+    dependency.heal();
+    let closing = circuit();
+    let ramping = Circuit::new(config().ramp(10 * SECOND).build().unwrap());
+    for circuit in [&closing, &ramping] {
+        circuit.run_health_check(dependency.check().instead_of_probes()).unwrap();
+        circuit.trip();
+    }
+    pass(WAIT).await;
+    assert_eq!(closing.state(), State::Closed);
+    assert_eq!(ramping.state(), State::HalfOpen);
+    assert_eq!(ramping.snapshot().admitted_share, Some(0.0));
+    pass(10 * SECOND).await;
+    assert_eq!(ramping.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_hangs_or_panics_has_failed_and_the_next_one_comes() {
+    let circuit = circuit();
+    let asked = Arc::new(AtomicU32::new(0));
+    let check = {
+        let asked = asked.clone();
+        HealthCheck::new(move || {
+            let turn = asked.fetch_add(1, Relaxed);
+            assert!(turn != 1, "a check that panics as it begins");
+            async move {
+                match turn {
+                    0 => pending().await,
+                    2 => panic!("a check that panics later"),
+                    3 => Err("down"),
+                    _ => Ok(()),
+                }
+            }
+        })
+    };
+    circuit.run_health_check(check.interval(SECOND).jitter(0.0).timeout(3 * SECOND)).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    assert_eq!(asked.load(Relaxed), 1);
+    pass(3 * SECOND).await;
+    for turn in 2..=4 {
+        pass(SECOND).await;
+        assert_eq!((asked.load(Relaxed), circuit.state()), (turn, State::Open));
+    }
+    pass(SECOND).await;
+    assert_eq!(circuit.state(), State::HalfOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_with_the_last_handle_of_the_circuit() {
+    let alive = Arc::new(());
+    let circuit = circuit();
+    let held = alive.clone();
+    let check = HealthCheck::new(move || {
+        let held = held.clone();
+        async move {
+            let _held = held;
+            pending::<Result<(), ()>>().await
+        }
+    });
+    circuit.run_health_check(check).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    assert_eq!(Arc::strong_count(&alive), 3, "the check, and one that is under way");
+    let clone = circuit.clone();
+    drop(circuit);
+    settle().await;
+    assert_eq!(Arc::strong_count(&alive), 3);
+    drop(clone);
+    settle().await;
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopped_or_replaced_it_holds_nothing() {
+    let (circuit, down) = (circuit(), Dependency::default());
+    circuit.run_health_check(down.check()).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    circuit.try_acquire().unwrap_err();
+    let up = Dependency::default();
+    up.heal();
+    circuit.run_health_check(up.check()).unwrap();
+    settle().await;
+    assert_eq!((circuit.state(), down.asked(), up.asked()), (State::HalfOpen, 1, 1));
+
+    circuit.trip();
+    circuit.run_health_check(down.check()).unwrap();
+    pass(WAIT).await;
+    circuit.try_acquire().unwrap_err();
+    circuit.stop_health_check();
+    circuit.try_acquire().unwrap().record(Outcome::Success);
+    assert_eq!(circuit.state(), State::Closed);
+    pass(100 * SECOND).await;
+    assert_eq!(down.asked(), 2);
+}
+
+#[test]
+fn a_runtime_that_is_gone_leaves_no_circuit_shut() {
+    let clock = ManualClock::new();
+    let circuit = Circuit::new(config().clock(&clock).build().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        circuit.run_health_check(Dependency::default().check()).unwrap();
+        circuit.trip();
+        clock.advance(WAIT);
+        settle().await;
+        circuit.try_acquire().unwrap_err();
+    });
+    drop(runtime);
+    circuit.try_acquire().unwrap().record(Outcome::Success);
+    assert_eq!(circuit.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_forced_state_none_runs_and_observed_it_decides() {
+    let (circuit, dependency) = (circuit(), Dependency::default());
+    dependency.heal();
+    circuit.run_health_check(dependency.check()).unwrap();
+    for forced in [Override::force_open(), Override::force_closed()] {
+        circuit.set_override(forced);
+        circuit.trip();
+        pass(10 * WAIT).await;
+        assert_eq!((circuit.state(), dependency.asked()), (State::Open, 0));
+    }
+    circuit.set_override(Override::observe_only());
+    settle().await;
+    assert_eq!((circuit.state(), dependency.asked()), (State::HalfOpen, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_let_in_when_the_check_passes() {
+    use tower::{Layer, ServiceExt, service_fn};
+    use tower_breaker::{BoxError, CircuitBreakerLayer, ResultClassifier, WhenOpen};
+
+    let (circuit, dependency) = (circuit(), Dependency::default());
+    circuit.run_health_check(dependency.check()).unwrap();
+    circuit.trip();
+    let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new())
+        .when_open(WhenOpen::Wait);
+    let service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    let began = Instant::now();
+    let call = tokio::spawn(service.oneshot(()));
+    sleep(WAIT + 5 * SECOND).await;
+    assert!(!call.is_finished());
+    dependency.heal();
+    timeout(2 * SECOND, call).await.unwrap().unwrap().unwrap();
+    assert!(began.elapsed() <= WAIT + 6 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jitter_spreads_the_checks_within_its_share() {
+    let (circuit, dependency) = (circuit(), Dependency::default());
+    circuit.run_health_check(dependency.check().jitter(0.5)).unwrap();
+    circuit.trip();
+    sleep(WAIT + 200 * SECOND).await;
+    let asked = dependency.asked.lock().unwrap().clone();
+    let pauses: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // Tokio's timer counts in milliseconds.
+    let tick = Duration::from_millis(1);
+    assert!(pauses.iter().all(|p| *p >= SECOND / 2 && *p <= SECOND * 3 / 2 + tick), "{pauses:?}");
+    assert!(pauses.iter().min().unwrap() < &(SECOND * 7 / 10));
+    assert!(pauses.iter().max().unwrap() > &(SECOND * 13 / 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_told_of_and_counted() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<AtomicU64>, Arc<Mutex<Vec<String>>>);
+    impl Observer for Log {
+        fn on_health_check(&self, circuit: &str, passed: bool) {
+            assert_eq!(circuit, "checked");
+            self.0.fetch_add(if passed { 1_000 } else { 1 }, Relaxed);
+        }
+        fn on_transition(&self, transition: &Transition) {
+            self.1.lock().unwrap().push(transition.to_string());
+        }
+    }
+    let (log, dependency) = (Log::default(), Dependency::default());
+    let circuit = Circuit::new(config().observer(log.clone()).build().unwrap());
+    circuit.run_health_check(dependency.check()).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    pass(SECOND).await;
+    dependency.heal();
+    pass(SECOND).await;
+    assert_eq!(log.0.load(Relaxed), 1_002);
+    let told = log.1.lock().unwrap().last().unwrap().clone();
+    assert_eq!(told, "checked: open -> half-open, because 1 health check passed");
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_by_name() {
+    let check = || Dependency::default().check();
+    for (check, field) in [
+        (check().interval(Duration::ZERO), "health_check.interval"),
+        (check().timeout(Duration::ZERO), "health_check.timeout"),
+        (check().jitter(1.0), "health_check.jitter"),
+        (check().jitter(f64::NAN), "health_check.jitter"),
+        (check().successes(0), "health_check.successes"),
+        (check().successes(3).of(2), "health_check.successes"),
+        (check().of(10_001), "health_check.of"),
+    ] {
+        let error = circuit().run_health_check(check).unwrap_err();
+        assert!(error.to_string().contains(field), "{error}");
+    }
+}
