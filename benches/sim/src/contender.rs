@@ -44,8 +44,10 @@ pub enum Tuning {
     Ramp(Duration),
     /// `sustained_for` of zero, which the tests break things by.
     NotSustained,
-    /// One probe instead of three, with no jitter, likewise.
+    /// A wait of 8 s from the first one on without jitter, likewise.
     FixedWait,
+    /// A wait of 45 s from the first one on, likewise.
+    LongWait,
 }
 
 impl Contender {
@@ -73,6 +75,7 @@ impl Contender {
             }
             Self::OursWith(Tuning::NotSustained) => "tower-breaker, not sustained".into(),
             Self::OursWith(Tuning::FixedWait) => "tower-breaker, fixed wait".into(),
+            Self::OursWith(Tuning::LongWait) => "tower-breaker, long wait".into(),
             Self::Gradual(Shape::Linear, over) => format!("linear over {} s", over.as_secs()),
             Self::Gradual(Shape::Doubling, over) => format!("doubling over {} s", over.as_secs()),
             Self::Resilience4j => "resilience4j".into(),
@@ -108,6 +111,7 @@ impl Tuning {
             Self::Ramp(over) => builder.ramp(over),
             Self::NotSustained => builder.sustained_for(Duration::ZERO),
             Self::FixedWait => builder.open_for(Backoff::fixed(Duration::from_secs(8))),
+            Self::LongWait => builder.open_for(Backoff::fixed(Duration::from_secs(45))),
         }
     }
 }

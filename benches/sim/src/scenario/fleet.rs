@@ -11,7 +11,6 @@ use crate::{
     server::Health,
 };
 
-const BEFORE: Duration = seconds(40);
 /// All have opened by then.
 const OPENED: Duration = seconds(2);
 /// The waits have grown by then.
@@ -29,7 +28,9 @@ pub struct Fleet {
 impl Fleet {
     /// With `rate` calls a second of each.
     pub fn new(rate: f64, size: Size) -> Self {
-        Self { rate, clients: 1_000, before: size.pick(BEFORE, seconds(5)), length: seconds(80) }
+        // From 20 s on there is a wave of resilience4j's, which come once a minute.
+        let length = seconds(80);
+        Self { rate, clients: 1_000, before: seconds(size.pick(40, 5)), length }
     }
 
     /// When the dependency dies, and when the simulation ends.

@@ -32,10 +32,10 @@ impl Outage {
         Self {
             health,
             rate,
-            clients: if rate > 100.0 { size.pick(4, 2) } else { size.pick(20, 20) },
-            before: seconds(if rare { 600 } else { size.pick(130, 40) }),
-            length: seconds(if rare { 300 } else { size.pick(120, 80) }),
-            after: seconds(if rare { 200 } else { size.pick(100, 75) }),
+            clients: if rate > 100.0 { size.pick(4, 2) } else { 20 },
+            before: seconds(if rare { 600 } else { size.pick(130, 35) }),
+            length: seconds(if rare { 300 } else { size.pick(120, 60) }),
+            after: seconds(if rare { 200 } else { size.pick(100, 60) }),
             window: seconds(if rare { 10 } else { 1 }),
         }
     }

@@ -23,9 +23,10 @@ pub struct Steady {
 impl Steady {
     /// This share of calls fails, at `rate` calls a second of each client.
     pub fn new(share: f64, rate: f64, size: Size) -> Self {
-        // More than a million calls at 50 a second, also in the small size: three
-        // takes of 360,000.
-        let (clients, length) = size.pick((20, 600), (20, 360));
+        // Where next to nothing must happen, more than a million calls in all
+        // takes also in the small size.
+        let short = if share < 0.1 { 360 } else { 120 };
+        let (clients, length) = (20, size.pick(600, short));
         Self { share, rate, clients, length: seconds(length) }
     }
 
