@@ -59,7 +59,7 @@ pub use crate::http::{
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]
-pub use crate::retry::{RetryFuture, RetryPolicy};
+pub use crate::retry::{RetryBudget, RetryFuture, RetryPolicy};
 #[cfg(feature = "tonic")]
 pub use crate::tonic::grpc_status;
 pub use crate::{

@@ -4,15 +4,19 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
-use tower::retry::Policy;
+use tower::retry::{
+    Policy,
+    budget::{Budget, TpsBudget},
+};
 
-use crate::{BoxError, CircuitOpen};
+use crate::{BoxError, Circuit, CircuitOpen, State};
 
 /// Makes a retry policy know an open circuit.
 ///
@@ -53,12 +57,13 @@ pub struct RetryPolicy<P> {
     policy: P,
     /// For how long to wait for open circuits, in all.
     patience: Duration,
+    budget: Option<RetryBudget>,
 }
 
 impl<P> RetryPolicy<P> {
     /// Gives up at once: the caller gets [`CircuitOpen`].
     pub const fn stop_when_open(policy: P) -> Self {
-        Self { policy, patience: Duration::ZERO }
+        Self { policy, patience: Duration::ZERO, budget: None }
     }
 
     /// Waits for as long as the refusal says and tries again, without asking
@@ -72,7 +77,15 @@ impl<P> RetryPolicy<P> {
     ///
     /// The retry panics outside a tokio runtime with its timer enabled.
     pub const fn wait_when_open(policy: P, patience: Duration) -> Self {
-        Self { policy, patience }
+        Self { policy, patience, budget: None }
+    }
+
+    /// Lets the retries that your policy asks for be paid from a budget: every
+    /// response it does not retry pays in, every retry takes out, and when it is
+    /// empty, or the circuit is not closed, the caller gets what there is.
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Some(budget);
+        self
     }
 
     fn wait(&mut self, open: &CircuitOpen) -> Option<Sleep> {
@@ -100,12 +113,75 @@ where
                 return Some(RetryFuture { pause: Pause::ForCircuit { pause } });
             }
         }
-        let pause = self.policy.retry(request, result)?;
+        let pause = self.policy.retry(request, result);
+        if let Some(budget) = &self.budget {
+            match (&pause, result) {
+                (Some(_), _) if !budget.withdraw() => return None,
+                (None, Ok(_)) => budget.deposit(),
+                _ => {}
+            }
+        }
+        let pause = pause?;
         Some(RetryFuture { pause: Pause::Policys { pause } })
     }
 
     fn clone_request(&mut self, request: &Request) -> Option<Request> {
         self.policy.clone_request(request)
+    }
+}
+
+/// A budget for retries that its circuit has a say in: nobody retries while
+/// the circuit is not closed, or refuses a share of its calls.
+///
+/// A retry sent to a dependency that is being probed, or led up the ramp, takes
+/// the place of somebody's first attempt. And a budget alone is slow to learn of
+/// an outage: it pays out what it saved in better times, which is the load that
+/// keeps a sick dependency down. Clones share what there is; give one to every
+/// policy in front of the circuit, with [`RetryPolicy::budget`] or in a policy
+/// of your own, for it is a [`Budget`] like Tower's.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower::retry::budget::{Budget, TpsBudget};
+/// use tower_breaker::{Circuit, Config, RetryBudget};
+///
+/// let circuit = Circuit::new(Config::default());
+/// // For ten seconds, one retry for five calls, and one a second at least.
+/// let tokens = TpsBudget::new(Duration::from_secs(10), 1, 0.2);
+/// let budget = RetryBudget::new(&circuit, tokens);
+/// assert!(budget.withdraw());
+///
+/// circuit.trip();
+/// assert!(!budget.withdraw());
+/// ```
+#[derive(Clone)]
+pub struct RetryBudget {
+    circuit: Circuit,
+    tokens: Arc<TpsBudget>,
+}
+
+impl RetryBudget {
+    /// Puts `tokens` under the circuit's supervision.
+    pub fn new(circuit: &Circuit, tokens: TpsBudget) -> Self {
+        Self { circuit: circuit.clone(), tokens: Arc::new(tokens) }
+    }
+}
+
+impl Budget for RetryBudget {
+    fn deposit(&self) {
+        self.tokens.deposit();
+    }
+
+    fn withdraw(&self) -> bool {
+        self.circuit.state() == State::Closed
+            && self.circuit.snapshot().admitted_share.is_none()
+            && self.tokens.withdraw()
+    }
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBudget").field("circuit", &self.circuit).finish_non_exhaustive()
     }
 }
 

@@ -498,6 +498,16 @@ impl Circuit {
         let mut core = shared.lock();
         let result = change(&mut core, now, &mut facts);
         shared.publish(&mut core);
+        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
+            self.announce(core, facts);
+        }
+        result
+    }
+
+    /// Releases the lock, then wakes and tells.
+    #[cold]
+    fn announce(&self, mut core: MutexGuard<'_, Core>, facts: Facts) {
+        let shared = &*self.0;
         #[cfg(feature = "tokio")]
         let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
         // Only what has an order waits for a teller. The rest comes once a call,
@@ -515,7 +525,6 @@ impl Circuit {
         if has_untold {
             self.tell();
         }
-        result
     }
 
     /// Tells the observers what they have not been told. One thread at a time
