@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_breaker::{Backoff, Config, ConfigBuilder, ManualClock};
+use tower_breaker::{Backoff, Config, ConfigBuilder, ManualClock, Throttle};
 
 use crate::{
     policy::{
@@ -42,6 +42,8 @@ pub enum Tuning {
     Slow(Duration),
     /// A ramp of this length after the probes.
     Ramp(Duration),
+    /// The throttle of the SRE book instead of a failure rate.
+    Throttle,
     /// `sustained_for` of zero, which the tests break things by.
     NotSustained,
     /// A wait of 8 s from the first one on without jitter, likewise.
@@ -73,6 +75,7 @@ impl Contender {
             Self::OursWith(Tuning::Ramp(over)) => {
                 format!("tower-breaker, ramp {} s", over.as_secs())
             }
+            Self::OursWith(Tuning::Throttle) => "tower-breaker, throttle".into(),
             Self::OursWith(Tuning::NotSustained) => "tower-breaker, not sustained".into(),
             Self::OursWith(Tuning::FixedWait) => "tower-breaker, fixed wait".into(),
             Self::OursWith(Tuning::LongWait) => "tower-breaker, long wait".into(),
@@ -109,6 +112,7 @@ impl Tuning {
         match self {
             Self::Slow(threshold) => builder.slow_calls(threshold, 0.5),
             Self::Ramp(over) => builder.ramp(over),
+            Self::Throttle => builder.no_failure_rate().throttle(Throttle::new(2.0)),
             Self::NotSustained => builder.sustained_for(Duration::ZERO),
             Self::FixedWait => builder.open_for(Backoff::fixed(Duration::from_secs(8))),
             Self::LongWait => builder.open_for(Backoff::fixed(Duration::from_secs(45))),

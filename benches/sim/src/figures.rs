@@ -104,7 +104,7 @@ impl Metric {
                 "attempts sent in the worst second after the dependency came back, over what it could do in that second"
             }
             Self::Transitions => "changes of state of one client's breaker, over the whole run",
-            Self::Openings => "transitions to open, over the calls wanted",
+            Self::Openings => "transitions to open, over the calls wanted during the trouble",
             Self::Refused => "calls wanted that the breaker refused",
             Self::TrippedBlips => "transitions to open, over blips times clients",
             Self::HealthyLoss => {

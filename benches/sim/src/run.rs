@@ -163,12 +163,6 @@ impl Run {
         self.changes.transitions as f64 / self.clients.len() as f64 / minutes
     }
 
-    /// Openings in a million calls wanted.
-    pub fn openings_a_million(&self) -> f64 {
-        let offered: u64 = self.series.iter().map(|bucket| bucket.offered).sum();
-        self.changes.opened as f64 * 1e6 / offered as f64
-    }
-
     fn slice(&self, from: Duration, until: Duration) -> &[Bucket] {
         let step = |time: Duration| (time.as_nanos() / STEP.as_nanos()) as usize;
         &self.series[step(from)..step(until).min(self.series.len())]

@@ -62,6 +62,16 @@ fn the_ramp_of_the_circuit_is_the_linear_one() {
     assert!((ours - theirs).abs() < 0.02, "{ours} and {theirs}");
 }
 
+/// The model of the throttle was written from the book, and so was ours.
+#[test]
+fn the_throttle_of_the_circuit_is_that_of_the_book() {
+    let scenario = Steady::new(0.9, 50.0, SIZE);
+    let metric = Metric::Refused;
+    let theirs = figure(&scenario, Contender::Sre, metric);
+    let ours = figure(&scenario, Contender::OursWith(Tuning::Throttle), metric);
+    assert!(theirs > 0.1 && (ours - theirs).abs() < 0.05, "{ours} and {theirs}");
+}
+
 #[test]
 fn without_a_breaker_a_storm_never_ends() {
     let end = figure(&Storm::new(SIZE), Contender::Unprotected, Metric::Recovery);

@@ -142,7 +142,10 @@ fn cold_start(lab: &mut Lab) -> Section {
                 that grows in a straight line. Doubling (1/16, 1/8, 1/4, 1/2) is simulated around a circuit that closes \
                 at once. Goodput is that of the minute after.\n\n\
                 A ramp as long as the warm-up keeps the load below what there is. A short one comes back sooner, at the \
-                price of some overload. Doubling waits long and then jumps, so a straight line is what was built.",
+                price of some overload. Doubling waits long and then jumps, so a straight line is what was built. None is \
+                free: closing at once serves more callers in that minute, because this dependency turns away in a \
+                millisecond what it cannot do, and the breaker trims what is left. So the ramp is for those that break \
+                under overload, and off by default.",
         tables: tables.to_vec(),
         chart: ("cold-start.svg", cold_start_chart(&scenarios[0].1, &contenders[..10])),
     }
@@ -228,11 +231,11 @@ fn shards(lab: &mut Lab) -> Section {
     let metrics = [Metric::HealthyLoss, Metric::SentToDead, Metric::Transitions];
     let chart = Bars {
         title: "One dead shard of ten".into(),
-        length_means: "share of the calls wanted of these shards".into(),
+        length_means: "share of the calls wanted of these shards, with one breaker for all and with one for each".into(),
         full: 1.0,
         columns: vec![
-            "one breaker: healthy lose".into(),
-            "one breaker: dead receives".into(),
+            "one: healthy lose".into(),
+            "one: dead receives".into(),
             "ten: healthy lose".into(),
             "ten: dead receives".into(),
         ],
@@ -306,12 +309,14 @@ fn storm(lab: &mut Lab) -> Section {
         words: "The dependency stalls for about three seconds and is well again, but its queue is full of calls that \
                 nobody waits for any more, and each client tries three times. Left alone it never recovers: that is a \
                 metastable failure. Goodput is that of the minute after. The number depends on how long it stalls and \
-                how long its queue is, so all of them are shown; the limits above hold for the one in the middle.",
+                how long its queue is, so all of them are shown; the limits above are those of the one in the middle. Where the \
+                queue is long or the stall is, tower-breaker takes up to 6 s: its first probes meet the old queue and \
+                fail, and its wait doubles. After a stall of 5 s Hystrix, Polly and Linkerd are quicker.",
         tables,
         chart: (
             "storm.svg",
             outcome_chart(
-                "Retry storm after a stall of 3 s",
+                "A storm of retries after a stall of 2.4 s",
                 &scenario,
                 &Contender::ALL,
                 span,
@@ -335,8 +340,8 @@ fn attack(lab: &mut Lab) -> Section {
                 "30 % of the calls are an attacker's and fail",
                 &scenario,
                 &Contender::ALL,
-                (Duration::ZERO, Duration::from_secs(660)),
-                Frame { lead: 0, tail: 0, bin: 5, tick: 60.0 },
+                scenario.span(),
+                Frame { lead: 60, tail: 0, bin: 5, tick: 60.0 },
             ),
         ),
     }

@@ -11,7 +11,7 @@ defaults. Everything below is written by
 cargo run --release --package tower-breaker-sim
 ```
 
-which takes two minutes and gives the same bytes every time. Each scenario is run five times, with the seeds 1 to 5; a
+which takes some minutes and gives the same bytes every time. Each scenario is run five times, with the seeds 1 to 5; a
 number is the median of the five, but for openings and blips, which are rare: those are means. In run *i* an outage lasts
 from 0.8 to 1.2 times its length, because a fixed length flatters the breaker whose waits happen to end with it. The charts
 show the run with seed 1.
@@ -58,8 +58,8 @@ limits (cold start, storm) it is 25 workers of 20 ms, exponentially distributed,
 1,000, and a queue; what does not fit gets an error after 1 ms. It works on calls that nobody waits for any more, because it
 does not know.
 
-**The breakers** see a healthy dependency for 130 s before an outage, a storm or a cold start (600 s at 0.5 calls/s), which
-fills the longest window there is, and for 30 or 40 s before anything else.
+**The breakers** see a healthy dependency for 130 s before an outage, a storm, a cold start or steady errors (600 s at 0.5 calls/s), which
+fills the longest window there is, and for at least 30 s before a blip, a dead shard or a hang.
 
 | | opens | waits | closes |
 |---|---|---|---|

@@ -17,6 +17,7 @@ pub struct Steady {
     share: f64,
     rate: f64,
     clients: usize,
+    before: Duration,
     length: Duration,
 }
 
@@ -26,32 +27,38 @@ impl Steady {
         // Where next to nothing must happen, more than a million calls in all
         // takes also in the small size.
         let short = if share < 0.1 { 360 } else { 120 };
-        let (clients, length) = (20, size.pick(600, short));
-        Self { share, rate, clients, length: seconds(length) }
+        let length = seconds(size.pick(600, short));
+        Self { share, rate, clients: 20, before: seconds(size.pick(130, 30)), length }
     }
 
     /// An attacker's 30 % at 500 calls a second, for 11 minutes.
     pub fn attack(size: Size) -> Self {
-        Self { share: 0.3, rate: 500.0, clients: size.pick(2, 1), length: seconds(660) }
+        let before = seconds(size.pick(130, 5));
+        Self { share: 0.3, rate: 500.0, clients: size.pick(2, 1), before, length: seconds(660) }
+    }
+
+    /// When the errors begin, and when the simulation ends.
+    pub fn span(&self) -> (Duration, Duration) {
+        (self.before, self.before + self.length)
     }
 }
 
 impl Scenario for Steady {
     fn model(&self, _: Take) -> Model {
-        Model::new(self.clients, self.rate, self.length).trouble(
-            Duration::ZERO,
-            self.length,
-            Health::Failing(self.share),
-        )
+        let (from, until) = self.span();
+        Model::new(self.clients, self.rate, until).trouble(from, until, Health::Failing(self.share))
     }
 
     fn read(&self, _: Take, run: &Run) -> Figures {
+        let (from, until) = self.span();
+        // Nothing opens before it.
+        let openings = run.changes.opened as f64 * 1e6 / run.sum(from, until).offered as f64;
         Figures::from([
             (Metric::TimeToReject, run.time_to_reject()),
-            (Metric::Refused, run.refused_share(Duration::ZERO, self.length)),
-            (Metric::Openings, run.openings_a_million()),
+            (Metric::Refused, run.refused_share(from, until)),
+            (Metric::Openings, openings),
             (Metric::Transitions, run.transitions_a_minute()),
-            (Metric::Goodput, run.goodput(Duration::ZERO, self.length - seconds(1))),
+            (Metric::Goodput, run.goodput(from, until - seconds(1))),
         ])
     }
 }
