@@ -74,7 +74,7 @@ pub fn targets(size: Size) -> Vec<Target> {
     use Contender::{Ours, OursWith};
     use Metric::{
         Goodput, HealthyLoss, Openings, OverloadPeak, PeakOverMean, Probes, Recovery, Refused,
-        SentToDead, TimeToReject, TrippedBlips,
+        SentInTrouble, SentToDead, TimeToReject, TrippedBlips,
     };
 
     let mut targets = Vec::new();
@@ -98,6 +98,13 @@ pub fn targets(size: Size) -> Vec<Target> {
         Ours,
         TimeToReject,
         AtMost(1.5),
+    );
+    add(
+        "60 % fail at 50: sent meanwhile",
+        outage(MOSTLY_FAILING, 50.0),
+        Ours,
+        SentInTrouble,
+        AtMost(0.05),
     );
     add("dead at 50, healed: recovers", outage(DEAD, 50.0), Ours, Recovery, AtMost(10.0));
     add("dead at 500, healed: recovers", outage(DEAD, 500.0), Ours, Recovery, AtMost(10.0));
@@ -170,7 +177,7 @@ pub enum Question {
     Returns,
     /// Whether it leaves alone what is well.
     Calm,
-    /// What it costs the dependency that is dead.
+    /// What it costs the dependency that is in trouble.
     Spares,
 }
 
@@ -181,7 +188,7 @@ impl Question {
             Self::Protects => "how soon it steps in",
             Self::Returns => "how soon traffic is back",
             Self::Calm => "whether it leaves alone what is well",
-            Self::Spares => "what it still sends to what is dead",
+            Self::Spares => "what it still sends to what is in trouble",
         }
     }
 }
@@ -212,7 +219,8 @@ impl Line {
 /// Every comparison.
 pub fn lines(size: Size) -> Vec<Line> {
     use Metric::{
-        Goodput, Openings, Probes, Recovery, Refused, SentToDead, TimeToReject, TrippedBlips,
+        Goodput, Openings, Probes, Recovery, Refused, SentInTrouble, SentToDead, TimeToReject,
+        TrippedBlips,
     };
     use Question::{Calm, Protects, Returns, Spares};
 
@@ -291,6 +299,13 @@ pub fn lines(size: Size) -> Vec<Line> {
         Box::new(Steady::attack(size)),
         Refused,
         0.01,
+    );
+    add(
+        Spares,
+        "60 % fail, 50 calls/s: sent meanwhile",
+        outage(MOSTLY_FAILING, 50.0),
+        SentInTrouble,
+        0.02,
     );
     add(Spares, "fleet of 1,000: probes a second", Box::new(Fleet::new(10.0, size)), Probes, 10.0);
     add(

@@ -55,7 +55,7 @@ failed; where retries are said, a failed call is tried again at once, and a refu
 
 **The dependency** answers within 5 ms and an exponentially distributed 15 ms, and an error comes after 5 ms. Where it has
 limits (cold start, storm) it is 25 workers of 20 ms, exponentially distributed, so 1,250 calls a second for a demand of
-1,000, and a queue; what does not fit gets an error after 1 ms. It works on calls that nobody waits for any more, because it
+1,000, and a queue, of 1,000 calls at the cold start; what does not fit gets an error after 1 ms. It works on calls that nobody waits for any more, because it
 does not know.
 
 **The breakers** see a healthy dependency for 130 s before an outage, a storm, a cold start or steady errors (600 s at 0.5 calls/s), which
