@@ -25,6 +25,8 @@ mod outcome;
 mod overrides;
 mod probes;
 mod ratio;
+#[cfg(feature = "shadow")]
+mod replay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(feature = "reqwest-middleware")]
@@ -35,6 +37,8 @@ mod rules;
 mod sealed;
 mod service;
 mod state;
+#[cfg(feature = "shadow")]
+mod tape;
 mod time;
 #[cfg(feature = "tonic")]
 mod tonic;
@@ -84,4 +88,10 @@ pub use crate::{
     state::State,
     totals::Totals,
     window::Window,
+};
+#[cfg(feature = "shadow")]
+pub use crate::{
+    circuit::{Outcomes, Recorder, Shadow, ShadowSnapshot, Unknown},
+    replay::{Replayed, Report},
+    tape::{RecordedChange, Recording, RecordingError},
 };

@@ -4,6 +4,9 @@
 //! before the application has installed its recorder would be dead for ever.
 //! From then on every series is there, at zero.
 
+#[cfg(feature = "shadow")]
+mod shadow;
+
 use std::sync::OnceLock;
 
 use metrics::{
@@ -11,6 +14,8 @@ use metrics::{
     gauge, histogram,
 };
 
+#[cfg(feature = "shadow")]
+pub(crate) use self::shadow::ShadowMetrics;
 use crate::{Call, CallEnd, CircuitOpen, Observer, Override, OverrideKind, State, Transition};
 
 const STATES: [State; 3] = [State::Closed, State::HalfOpen, State::Open];

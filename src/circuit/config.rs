@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "shadow")]
+use super::recorder::Recorder;
 use super::{
     clock::Clock,
     observer::{Observer, Observers},
@@ -55,6 +57,10 @@ pub struct Config {
     pub(super) clock: Clock,
     pub(super) observers: Observers,
     pub(super) measure_latency: bool,
+    #[cfg(feature = "shadow")]
+    pub(super) shadows: Vec<Self>,
+    #[cfg(feature = "shadow")]
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Config {
@@ -75,12 +81,22 @@ impl Config {
             clock: Clock::default(),
             observers: Observers::default(),
             measure_latency: false,
+            #[cfg(feature = "shadow")]
+            shadows: Vec::new(),
+            #[cfg(feature = "shadow")]
+            recorder: None,
         }
     }
 
     /// The circuit's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Leaves nobody to tell.
+    #[cfg(feature = "shadow")]
+    pub(crate) fn forget_observers(&mut self) {
+        self.observers = Observers::default();
     }
 }
 
@@ -111,6 +127,10 @@ pub struct ConfigBuilder {
     clock: Clock,
     observers: Observers,
     measure_latency: bool,
+    #[cfg(feature = "shadow")]
+    shadows: Vec<Config>,
+    #[cfg(feature = "shadow")]
+    recorder: Option<Recorder>,
 }
 
 impl ConfigBuilder {
@@ -222,6 +242,29 @@ impl ConfigBuilder {
         self
     }
 
+    /// Tries candidate rules on the same calls without obeying them: see
+    /// [`Shadow`](crate::Shadow). Several may be tried at once, each under a
+    /// name of its own.
+    ///
+    /// The candidate takes the live circuit's clock; a shadow or a recorder of
+    /// its own is left out. The live circuit then measures every call, which is
+    /// two readings of the clock, and each shadow adds about two short locks
+    /// and an allocation to a call.
+    #[cfg(feature = "shadow")]
+    #[doc(alias = "enforcing")]
+    pub fn shadow(mut self, candidate: Config) -> Self {
+        self.shadows.push(candidate);
+        self
+    }
+
+    /// Records its calls, so that other rules can be tried on them later: see
+    /// [`Recorder`](crate::Recorder).
+    #[cfg(feature = "shadow")]
+    pub fn recorder(mut self, recorder: &Recorder) -> Self {
+        self.recorder = Some(recorder.clone());
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -256,6 +299,10 @@ impl ConfigBuilder {
             clock: self.clock,
             observers: self.observers,
             measure_latency: self.measure_latency,
+            #[cfg(feature = "shadow")]
+            shadows: valid_shadows(self.shadows)?,
+            #[cfg(feature = "shadow")]
+            recorder: self.recorder,
         })
     }
 }
@@ -263,6 +310,18 @@ impl ConfigBuilder {
 fn valid_share(field: &'static str, share: f64) -> Result<Ratio, ConfigError> {
     let expected = "must be at least 0.000001 and at most 1";
     Ratio::new(share).ok_or_else(|| ConfigError::new(field, share, expected))
+}
+
+/// Each under a name of its own, or their metrics would be one.
+#[cfg(feature = "shadow")]
+fn valid_shadows(shadows: Vec<Config>) -> Result<Vec<Config>, ConfigError> {
+    for (index, shadow) in shadows.iter().enumerate() {
+        if shadows[..index].iter().any(|other| other.name == shadow.name) {
+            let expected = "must be the name of one shadow only";
+            return Err(ConfigError::new("shadow", &shadow.name, expected));
+        }
+    }
+    Ok(shadows)
 }
 
 fn valid_name(name: String) -> Result<Arc<str>, ConfigError> {

@@ -18,10 +18,16 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "shadow")]
+mod following;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
 mod permit;
+#[cfg(feature = "shadow")]
+mod recorder;
+#[cfg(feature = "shadow")]
+mod shadow;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
@@ -39,6 +45,8 @@ use std::{
 
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
+#[cfg(feature = "shadow")]
+pub(crate) use self::shadow::{Birth, Follower, ShadowObserver, Told};
 #[cfg(feature = "tokio")]
 pub(crate) use self::waiter::Waiter;
 pub use self::{
@@ -52,6 +60,11 @@ pub use self::{
 use self::{
     observer::Observers,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+};
+#[cfg(feature = "shadow")]
+pub use self::{
+    recorder::Recorder,
+    shadow::{Outcomes, Shadow, ShadowSnapshot, Unknown},
 };
 use crate::{
     machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
@@ -99,6 +112,8 @@ struct Shared {
     slow_after: Option<Duration>,
     judges_drops: bool,
     measures_latency: bool,
+    #[cfg(feature = "shadow")]
+    followers: Option<Box<following::Followers>>,
 }
 
 /// A cache line (two, where the processor fetches pairs) for one value.
@@ -119,13 +134,38 @@ struct Core {
 
 impl Circuit {
     /// A closed circuit.
-    pub fn new(config: Config) -> Self {
-        let Config { name, rules, clock, mut observers, measure_latency } = config;
-        observers.0.extend(crate::defaults::observers());
-        let born = clock.now();
+    pub fn new(mut config: Config) -> Self {
+        let born = config.clock.now();
+        let seed = config.rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
+        #[cfg(feature = "shadow")]
+        let followers = {
+            let birth = Birth { at: born, clock: config.clock.clone(), seed };
+            following::Followers::of(&mut config, &birth)
+        };
+        config.observers.0.extend(crate::defaults::observers());
+        Self::assemble(
+            config,
+            born,
+            seed,
+            #[cfg(feature = "shadow")]
+            followers,
+        )
+    }
+
+    /// A circuit with no more observers than it is given.
+    fn assemble(
+        config: Config,
+        born: Instant,
+        seed: u64,
+        #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
+    ) -> Self {
+        #[cfg(feature = "shadow")]
+        let measure_latency = config.measure_latency || followers.is_some();
+        #[cfg(not(feature = "shadow"))]
+        let measure_latency = config.measure_latency;
+        let Config { name, rules, clock, observers, .. } = config;
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
-        let seed = rules.open_for.seed_or(|| RandomState::new().build_hasher().finish());
         let machine = Machine::new(rules, seed);
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
@@ -149,6 +189,8 @@ impl Circuit {
             slow_after,
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
+            #[cfg(feature = "shadow")]
+            followers,
         }))
     }
 
@@ -240,6 +282,13 @@ impl Circuit {
         self.update(Machine::clear_override);
     }
 
+    /// The candidates that watch its calls, in the order of
+    /// [`ConfigBuilder::shadow`].
+    #[cfg(feature = "shadow")]
+    pub fn shadows(&self) -> &[Shadow] {
+        self.followers().map_or(&[], following::Followers::shadows)
+    }
+
     /// Asks for the right to one call, which is measured if `measured` or if
     /// the circuit needs it.
     #[inline]
@@ -270,6 +319,23 @@ impl Circuit {
             }
             Err(rejection) => Err(self.refuse(rejection)),
         }
+    }
+
+    /// Asks for the right to a call that begins at `at`. Nobody follows it.
+    #[cfg(feature = "shadow")]
+    fn acquire_at(&self, at: Instant) -> Result<Permit, CircuitOpen> {
+        let now = self.time(at);
+        match self.update_at(now, |core, now, facts| core.machine.acquire(now, facts)) {
+            Ok(ticket) => Ok(Permit::new(self.clone(), ticket, Some(at))),
+            Err(rejection) => Err(self.refuse(rejection)),
+        }
+    }
+
+    /// Whether a permit would be granted at `at`.
+    #[cfg(feature = "shadow")]
+    fn admits_at(&self, at: Instant) -> bool {
+        let now = self.time(at);
+        self.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
     }
 
     /// Whether a permit would be granted now, without taking one. The refusal
@@ -381,6 +447,10 @@ impl Circuit {
 
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
         let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
+        #[cfg(feature = "shadow")]
+        if let Some(followers) = self.followers() {
+            followers.refused(self.instant());
+        }
         self.0.observers.tell(|observer| observer.on_rejection(&open));
         open
     }
@@ -415,8 +485,15 @@ impl Circuit {
     }
 
     /// The dependency asked this call to stay away for so long.
-    fn hint(&self, ticket: &Ticket, retry_after: Duration) {
-        self.update(|machine, now, facts| machine.hint(ticket, retry_after, now, facts));
+    fn hint(&self, ticket: &Ticket, retry_after: Duration, at: Instant) {
+        let now = self.time(at);
+        self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
+    }
+
+    #[cfg(feature = "shadow")]
+    #[inline]
+    fn followers(&self) -> Option<&following::Followers> {
+        self.0.followers.as_deref()
     }
 
     #[inline]
