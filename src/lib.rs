@@ -18,6 +18,7 @@ mod future;
 #[cfg(feature = "http")]
 mod http;
 mod layer;
+mod lint;
 mod machine;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -79,6 +80,7 @@ pub use crate::{
     },
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
+    lint::{Lint, LintCode, Traffic},
     machine::Progress,
     outcome::{CallEnd, Outcome},
     overrides::{Override, OverrideKind},

@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 6] = [
         "totals",
         "window",
     ],
-    &["machine"],
+    &["lint", "machine"],
     &["circuit", "defaults", "replay"],
     &["classify", "ending", "error", "fallback", "future", "layer", "service"],
     &["http"],

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     config_error::ConfigError,
+    lint::{self, Lint, Traffic},
     probes::Probes,
     ratio::Ratio,
     rules::{Cancellation, Rules, SlowRule},
@@ -91,6 +92,39 @@ impl Config {
     /// The circuit's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Says what this configuration would do at such traffic that can hardly
+    /// be meant. Empty, if there is nothing.
+    ///
+    /// `build` refuses what can never work; this finds what can't work *here*:
+    /// a minimum of calls that the window never holds, a threshold that no call
+    /// reaches, probes of a thousand clients in one instant. Calls are taken to
+    /// come at equal intervals; *never* is then exact. It takes up to some
+    /// milliseconds: for a test, or the start of a program.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{Config, LintCode, Traffic, Window};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let window = Window::time(Duration::from_secs(30));
+    /// let config = Config::builder("inventory").window(window).build()?;
+    /// let findings = config.lint(&Traffic::per_second(0.2));
+    ///
+    /// assert_eq!(findings[0].code(), LintCode::NeverOpens);
+    /// assert_eq!(
+    ///     findings[0].to_string(),
+    ///     "minimum_calls (never-opens): 10 calls are never within 30.0s at 0.2 a second, so no \
+    ///      rate is ever known; a minimum of 6 would be, or a window of 50.0s, or one of the \
+    ///      last 10 calls however long ago"
+    /// );
+    /// assert!(Config::default().lint(&Traffic::per_second(0.5)).is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lint(&self, traffic: &Traffic) -> Vec<Lint> {
+        lint::lint(&self.rules, traffic)
     }
 
     /// Leaves nobody to tell.
