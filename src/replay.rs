@@ -7,7 +7,6 @@
 //! shadow.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,8 +28,8 @@ impl Recording {
     ///
     /// It starts closed and empty, when the recorded circuit was made (or,
     /// where the oldest records were dropped, with the first that is left), on
-    /// virtual time: it takes about a second for five million calls, and 60
-    /// bytes of memory for each. Only the candidate's rules matter; its
+    /// virtual time: some millions of calls a second, and 50 bytes of memory
+    /// for each. Only the candidate's rules matter; its
     /// observers are not told and its clock is not read. Replaying the same
     /// recording gives the same report, always: a candidate whose jitter has no
     /// [`seed`](crate::Backoff::seed) takes that of the recorded circuit. The
@@ -167,7 +166,7 @@ struct Replay {
     told: Arc<Told>,
     birth: Birth,
     /// Calls that have begun and not ended.
-    running: HashMap<usize, Follower>,
+    running: Seats,
 }
 
 /// When something happened: the nanosecond, and the place within it. The end
@@ -191,7 +190,7 @@ impl Replay {
         let birth = Birth { at: clock.now(), clock, seed: recording.seed() };
         candidate.forget_observers();
         let shadow = Shadow::new(candidate, birth.clone(), vec![Arc::clone(&told) as _]);
-        Self { shadow, told, birth, running: HashMap::new() }
+        Self { shadow, told, birth, running: Seats::default() }
     }
 
     fn run(mut self, recording: &Recording) -> Report {
@@ -224,10 +223,10 @@ impl Replay {
         let at = self.instant(event.when.0);
         match event.hint {
             None => {
-                self.running.insert(event.call, self.shadow.begin(at));
+                self.running.put(event.call, self.shadow.begin(at));
             }
             Some(wait) => {
-                if let Some(follower) = self.running.get(&event.call) {
+                if let Some(follower) = self.running.get(event.call) {
                     follower.hint(at, Duration::from_nanos(wait));
                 }
             }
@@ -235,7 +234,7 @@ impl Replay {
     }
 
     fn end(&mut self, call: usize, outcome: Option<Outcome>, reading: Reading) {
-        if let Some(follower) = self.running.remove(&call) {
+        if let Some(follower) = self.running.take(call) {
             self.shadow.end(follower, outcome, reading);
         }
     }
@@ -315,5 +314,41 @@ impl Order {
         let when = (at, before.map_or(1, |(_, place)| place + 2));
         self.0 = Some(when);
         when
+    }
+}
+
+/// The calls that run: few, out of many.
+#[derive(Default)]
+struct Seats {
+    /// By call, while it runs: where it sits.
+    of_calls: Vec<u32>,
+    seats: Vec<Option<Follower>>,
+    free: Vec<u32>,
+}
+
+impl Seats {
+    fn put(&mut self, call: usize, follower: Follower) {
+        let seat = self.free.pop().unwrap_or_else(|| {
+            self.seats.push(None);
+            // That many calls would not fit into any memory.
+            (self.seats.len() - 1) as u32
+        });
+        if self.of_calls.len() <= call {
+            self.of_calls.resize(call + 1, u32::MAX);
+        }
+        self.of_calls[call] = seat;
+        self.seats[seat as usize] = Some(follower);
+    }
+
+    fn get(&self, call: usize) -> Option<&Follower> {
+        self.seats.get(*self.of_calls.get(call)? as usize)?.as_ref()
+    }
+
+    /// Each call is taken once.
+    fn take(&mut self, call: usize) -> Option<Follower> {
+        let seat = *self.of_calls.get(call)?;
+        let follower = self.seats.get_mut(seat as usize)?.take()?;
+        self.free.push(seat);
+        Some(follower)
     }
 }

@@ -24,8 +24,8 @@ use crate::{
 /// [`ConfigBuilder::recorder`](crate::ConfigBuilder::recorder); clones are the
 /// same recorder. It records one circuit, the first made from a configuration
 /// that has it. That circuit then measures every call, which is two readings of
-/// the clock; recording one takes a lock for about ten nanoseconds, and
-/// allocates nothing once the memory is in use.
+/// the clock; recording one takes a short lock, and allocates nothing once
+/// the memory is in use.
 ///
 /// ```
 /// use tower_breaker::{Circuit, Config, Outcome, Recorder};
@@ -76,8 +76,8 @@ impl Recorder {
     }
 
     /// A copy of what it holds. Calls that have not ended are not in it. Calls
-    /// that end meanwhile wait until it is made: copying takes about a tenth
-    /// of a millisecond a megabyte.
+    /// that end meanwhile wait until it is made: copying takes about a
+    /// millisecond a megabyte.
     pub fn recording(&self) -> Recording {
         let taping = self.lock();
         match &taping.recorded {
