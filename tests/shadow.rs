@@ -5,6 +5,7 @@ mod histories;
 use std::{collections::BTreeMap, sync::mpsc, time::Duration};
 
 use histories::{Log, history, rules, run};
+use http_body_util::BodyExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
@@ -278,6 +279,44 @@ fn a_servers_hint_lengthens_the_wait_of_a_shadow_and_in_a_replay() {
     assert!(waits >= 30 * SECOND, "{waits:?}");
     let report = recorder.recording().replay(candidate().build().unwrap());
     assert_eq!(report.transitions[0].open_for, Some(waits));
+}
+
+/// The call ends where its body does, and is judged by its latency to the head.
+#[test]
+fn a_call_that_ends_with_its_body_is_followed_until_then() {
+    let clock = ManualClock::new();
+    let recorder = Recorder::new(1 << 20);
+    let candidate = || {
+        Config::builder("candidate")
+            .no_failure_rate()
+            .minimum_calls(1)
+            .sustained_for(Duration::ZERO)
+            .slow_calls(SECOND, 1.0)
+    };
+    let config = stubborn().recorder(&recorder).shadow(candidate().build().unwrap());
+    let layer = CircuitBreakerLayer::new(config.clock(&clock).build().unwrap()).until_end_of_body();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let shadow = layer.circuit().shadows()[0].clone();
+    let call = |to_head: Duration| {
+        let slept = clock.clone();
+        let service = layer.layer(service_fn(move |_: ()| {
+            slept.advance(to_head);
+            let body = http_body_util::Full::new("body".as_bytes());
+            std::future::ready(Ok::<_, BoxError>(http::Response::new(body)))
+        }));
+        let response = runtime.block_on(service.oneshot(())).unwrap();
+        let before = shadow.snapshot().passed.success;
+        clock.advance(5 * SECOND);
+        runtime.block_on(response.into_body().collect()).unwrap();
+        assert_eq!(shadow.snapshot().passed.success, before + 1);
+    };
+    call(SECOND);
+    assert_eq!(shadow.snapshot().circuit.state, State::Closed);
+    call(SECOND + Duration::from_nanos(1));
+    assert_eq!(shadow.snapshot().circuit.totals.slow, 1);
+    let report = recorder.recording().replay(candidate().slow_calls(SECOND, 0.5).build().unwrap());
+    // 12 s and a nanosecond: 1 s and 5 s, twice.
+    assert_eq!(report.transitions[0].at, 12 * SECOND + Duration::from_nanos(1));
 }
 
 #[test]

@@ -311,6 +311,28 @@ mod tests {
         assert!(Recording::read_from(&*signed(&[(5, vec![0, 5])])).is_ok());
     }
 
+    /// A length is believed up to a mebibyte.
+    #[test]
+    fn a_block_that_says_it_is_huge_is_refused_before_there_is_room_for_it() {
+        let mut file = signed(&[]);
+        file.pop();
+        for length in [LARGEST_BLOCK + 1, 1 << 40, u64::MAX] {
+            let mut file = file.clone();
+            bytes::number(&mut file, length);
+            let error = Recording::read_from(&*file).unwrap_err();
+            assert!(error.to_string().ends_with("longer than a mebibyte"), "{error}");
+            assert_eq!(error.offset(), file.len() as u64);
+        }
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let mut file = signed(&[]);
+        file[8] = 2;
+        let error = Recording::read_from(&*file).unwrap_err();
+        assert_eq!(error.to_string(), "at byte 8: it is of a format this version does not know");
+    }
+
     #[test]
     fn time_does_not_run_backwards() {
         let error = Recording::read_from(&*signed(&[(5, vec![5 | 8]), (5, vec![5])])).unwrap_err();
