@@ -72,6 +72,24 @@ impl Backoff {
         self.seed.unwrap_or_else(random)
     }
 
+    /// The longest wait, before jitter.
+    pub(crate) fn cap(&self) -> Duration {
+        if self.factor > 1.0 { self.max } else { self.initial }
+    }
+
+    /// The longest wait there can be.
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_nanos((nanos(self.cap()) as f64 * (1.0 + self.jitter)) as u64)
+    }
+
+    pub(crate) fn has_jitter(&self) -> bool {
+        self.jitter > 0.0
+    }
+
+    pub(crate) fn is_seeded(&self) -> bool {
+        self.seed.is_some()
+    }
+
     /// The wait at `step` (0 is the first), spread by `noise` out of `0..=1`.
     pub(crate) fn wait(&self, step: u32, noise: f64) -> Duration {
         let wait = self.step(step);

@@ -18,6 +18,7 @@ mod future;
 #[cfg(feature = "http")]
 mod http;
 mod layer;
+mod lint;
 mod machine;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -25,6 +26,8 @@ mod outcome;
 mod overrides;
 mod probes;
 mod ratio;
+#[cfg(feature = "shadow")]
+mod replay;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 #[cfg(feature = "reqwest-middleware")]
@@ -38,6 +41,8 @@ mod service;
 mod stale_if_error;
 mod start;
 mod state;
+#[cfg(feature = "shadow")]
+mod tape;
 mod throttle;
 mod time;
 #[cfg(feature = "tonic")]
@@ -86,6 +91,7 @@ pub use crate::{
     },
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
+    lint::{Lint, LintCode, Traffic},
     machine::Progress,
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::{Override, OverrideKind},
@@ -97,4 +103,10 @@ pub use crate::{
     throttle::Throttle,
     totals::Totals,
     window::Window,
+};
+#[cfg(feature = "shadow")]
+pub use crate::{
+    circuit::{Outcomes, Recorder, Shadow, ShadowSnapshot, Unknown},
+    replay::{Replayed, Report},
+    tape::{RecordedChange, Recording, RecordingError},
 };

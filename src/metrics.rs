@@ -4,6 +4,9 @@
 //! before the application has installed its recorder would be dead for ever.
 //! From then on every series is there, at zero.
 
+#[cfg(feature = "shadow")]
+mod shadow;
+
 use std::sync::OnceLock;
 
 use metrics::{
@@ -11,6 +14,8 @@ use metrics::{
     gauge, histogram,
 };
 
+#[cfg(feature = "shadow")]
+pub(crate) use self::shadow::ShadowMetrics;
 use crate::{
     Call, CallEnd, CircuitOpen, FallbackEnd, Observer, Override, OverrideKind, State, Transition,
 };
@@ -70,7 +75,7 @@ struct Handles {
     rejections: Counter,
     would_reject: Counter,
     health_checks: [Counter; 2],
-    transitions: [Counter; 16],
+    transitions: [Counter; TRANSITIONS.len()],
 }
 
 impl Metrics {

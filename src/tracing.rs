@@ -43,3 +43,33 @@ impl Observer for Trace {
         }
     }
 }
+
+/// Tells `tracing` what a shadow would have done: information only, and named
+/// so that nobody takes it for the live circuit.
+#[cfg(feature = "shadow")]
+pub(crate) struct ShadowTrace {
+    circuit: std::sync::Arc<str>,
+}
+
+#[cfg(feature = "shadow")]
+impl ShadowTrace {
+    pub(crate) fn new(circuit: &std::sync::Arc<str>) -> Self {
+        Self { circuit: std::sync::Arc::clone(circuit) }
+    }
+}
+
+#[cfg(feature = "shadow")]
+impl crate::circuit::ShadowObserver for ShadowTrace {
+    fn on_transition(&self, transition: &Transition) {
+        event!(
+            Level::INFO,
+            circuit = &*self.circuit,
+            shadow = &*transition.circuit,
+            from = transition.from.as_str(),
+            to = transition.to.as_str(),
+            cause = transition.cause.label(),
+            "{}: its shadow {transition}",
+            self.circuit
+        );
+    }
+}

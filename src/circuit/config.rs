@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "shadow")]
+use super::recorder::Recorder;
 use super::{
     clock::Clock,
     observer::{Observer, Observers},
@@ -9,6 +11,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     config_error::ConfigError,
+    lint::{self, Lint, Traffic},
     probes::Probes,
     ratio::Ratio,
     rules::{Cancellation, Rules, SlowRule},
@@ -61,6 +64,10 @@ pub struct Config {
     pub(super) clock: Clock,
     pub(super) observers: Observers,
     pub(super) measure_latency: bool,
+    #[cfg(feature = "shadow")]
+    pub(super) shadows: Vec<Self>,
+    #[cfg(feature = "shadow")]
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Config {
@@ -85,12 +92,55 @@ impl Config {
             clock: Clock::default(),
             observers: Observers::default(),
             measure_latency: false,
+            #[cfg(feature = "shadow")]
+            shadows: Vec::new(),
+            #[cfg(feature = "shadow")]
+            recorder: None,
         }
     }
 
     /// The circuit's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Says what this configuration would do at such traffic that can hardly
+    /// be meant. Empty, if there is nothing.
+    ///
+    /// `build` refuses what can never work; this finds what can't work *here*:
+    /// a minimum of calls that the window never holds, a threshold that no call
+    /// reaches, probes of a thousand clients in one instant. Calls are taken to
+    /// come at equal intervals; *never* is then exact. It takes up to some
+    /// milliseconds: for a test, or the start of a program.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{Config, LintCode, Traffic, Window};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let window = Window::time(Duration::from_secs(30));
+    /// let config = Config::builder("inventory").window(window).build()?;
+    /// let findings = config.lint(&Traffic::per_second(0.2));
+    ///
+    /// assert_eq!(findings[0].code(), LintCode::NeverOpens);
+    /// assert_eq!(
+    ///     findings[0].to_string(),
+    ///     "minimum_calls (never-opens): 10 calls are never within 30.0s at 0.2 a second, so no \
+    ///      rate is ever known; a minimum of 6 would be, or a window of 50.0s, or one of the \
+    ///      last 10 calls however long ago"
+    /// );
+    /// assert!(Config::default().lint(&Traffic::per_second(0.5)).is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lint(&self, traffic: &Traffic) -> Vec<Lint> {
+        lint::lint(&self.rules, traffic)
+    }
+
+    /// Leaves nobody to tell.
+    #[cfg(feature = "shadow")]
+    pub(crate) fn forget_observers(&mut self) {
+        self.observers = Observers::default();
     }
 }
 
@@ -125,6 +175,10 @@ pub struct ConfigBuilder {
     clock: Clock,
     observers: Observers,
     measure_latency: bool,
+    #[cfg(feature = "shadow")]
+    shadows: Vec<Config>,
+    #[cfg(feature = "shadow")]
+    recorder: Option<Recorder>,
 }
 
 impl ConfigBuilder {
@@ -286,6 +340,29 @@ impl ConfigBuilder {
         self
     }
 
+    /// Tries candidate rules on the same calls without obeying them: see
+    /// [`Shadow`](crate::Shadow). Several may be tried at once, each under a
+    /// name of its own.
+    ///
+    /// The candidate takes the live circuit's clock; a shadow or a recorder of
+    /// its own is left out. The live circuit then measures every call, which is
+    /// two readings of the clock, and each shadow adds about two short locks
+    /// and an allocation to a call.
+    #[cfg(feature = "shadow")]
+    #[doc(alias = "enforcing")]
+    pub fn shadow(mut self, candidate: Config) -> Self {
+        self.shadows.push(candidate);
+        self
+    }
+
+    /// Records its calls, so that other rules can be tried on them later: see
+    /// [`Recorder`](crate::Recorder).
+    #[cfg(feature = "shadow")]
+    pub fn recorder(mut self, recorder: &Recorder) -> Self {
+        self.recorder = Some(recorder.clone());
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -324,6 +401,10 @@ impl ConfigBuilder {
             clock: self.clock,
             observers: self.observers,
             measure_latency: self.measure_latency,
+            #[cfg(feature = "shadow")]
+            shadows: valid_shadows(self.shadows)?,
+            #[cfg(feature = "shadow")]
+            recorder: self.recorder,
         })
     }
 }
@@ -331,6 +412,18 @@ impl ConfigBuilder {
 fn valid_share(field: &'static str, share: f64) -> Result<Ratio, ConfigError> {
     let expected = "must be at least 0.000001 and at most 1";
     Ratio::new(share).ok_or_else(|| ConfigError::new(field, share, expected))
+}
+
+/// Each under a name of its own, or their metrics would be one.
+#[cfg(feature = "shadow")]
+fn valid_shadows(shadows: Vec<Config>) -> Result<Vec<Config>, ConfigError> {
+    for (index, shadow) in shadows.iter().enumerate() {
+        if shadows[..index].iter().any(|other| other.name == shadow.name) {
+            let expected = "must be the name of one shadow only";
+            return Err(ConfigError::new("shadow", &shadow.name, expected));
+        }
+    }
+    Ok(shadows)
 }
 
 fn valid_name(name: String) -> Result<Arc<str>, ConfigError> {

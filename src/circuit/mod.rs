@@ -18,12 +18,18 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "shadow")]
+mod following;
 #[cfg(feature = "health-check")]
 mod health_check;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
 mod permit;
+#[cfg(feature = "shadow")]
+mod recorder;
+#[cfg(feature = "shadow")]
+mod shadow;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
@@ -43,6 +49,8 @@ use std::{
 pub use self::health_check::HealthCheck;
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
+#[cfg(feature = "shadow")]
+pub(crate) use self::shadow::{Birth, Follower, ShadowObserver, Told};
 #[cfg(feature = "tokio")]
 pub(crate) use self::waiter::Waiter;
 pub use self::{
@@ -56,6 +64,11 @@ pub use self::{
 use self::{
     observer::Observers,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+};
+#[cfg(feature = "shadow")]
+pub use self::{
+    recorder::Recorder,
+    shadow::{Outcomes, Shadow, ShadowSnapshot, Unknown},
 };
 use crate::{
     machine::{End, Fact, Facts, Gate, Machine, Rejection, Role, Ticket},
@@ -108,6 +121,8 @@ struct Shared {
     measures_latency: bool,
     #[cfg(feature = "health-check")]
     health_check: health_check::Running,
+    #[cfg(feature = "shadow")]
+    followers: Option<Box<following::Followers>>,
 }
 
 /// A cache line (two, where the processor fetches pairs) for one value.
@@ -128,13 +143,38 @@ struct Core {
 
 impl Circuit {
     /// A closed circuit.
-    pub fn new(config: Config) -> Self {
-        let Config { name, rules, clock, mut observers, measure_latency } = config;
-        observers.0.extend(crate::defaults::observers());
-        let born = clock.now();
+    pub fn new(mut config: Config) -> Self {
+        let born = config.clock.now();
+        let seed = config.rules.open_for.seed_or(random_seed);
+        #[cfg(feature = "shadow")]
+        let followers = {
+            let birth = Birth { at: born, clock: config.clock.clone(), seed };
+            following::Followers::of(&mut config, &birth)
+        };
+        config.observers.0.extend(crate::defaults::observers());
+        Self::assemble(
+            config,
+            born,
+            seed,
+            #[cfg(feature = "shadow")]
+            followers,
+        )
+    }
+
+    /// A circuit with no more observers than it is given.
+    fn assemble(
+        config: Config,
+        born: Instant,
+        seed: u64,
+        #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
+    ) -> Self {
+        #[cfg(feature = "shadow")]
+        let measure_latency = config.measure_latency || followers.is_some();
+        #[cfg(not(feature = "shadow"))]
+        let measure_latency = config.measure_latency;
+        let Config { name, rules, clock, observers, .. } = config;
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
-        let seed = rules.open_for.seed_or(random_seed);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
@@ -172,6 +212,8 @@ impl Circuit {
             measures_latency: measure_latency || slow_after.is_some(),
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
+            #[cfg(feature = "shadow")]
+            followers,
         }))
     }
 
@@ -270,6 +312,13 @@ impl Circuit {
         self.update(Machine::clear_override);
     }
 
+    /// The candidates that watch its calls, in the order of
+    /// [`ConfigBuilder::shadow`].
+    #[cfg(feature = "shadow")]
+    pub fn shadows(&self) -> &[Shadow] {
+        self.followers().map_or(&[], following::Followers::shadows)
+    }
+
     /// Asks for the right to one call, which is measured if `measured` or if
     /// the circuit needs it.
     #[inline]
@@ -300,6 +349,29 @@ impl Circuit {
             }
             Err(rejection) => Err(self.refuse(rejection)),
         }
+    }
+
+    /// Asks for the right to a call that begins at `at`. Nobody follows it.
+    #[cfg(feature = "shadow")]
+    fn acquire_at(&self, at: Instant) -> Result<Permit, CircuitOpen> {
+        let now = self.time(at);
+        match self.update_at(now, |core, now, facts| core.machine.acquire(now, facts)) {
+            Ok(ticket) => Ok(Permit::new(self.clone(), ticket, Some(at))),
+            Err(rejection) => Err(self.refuse(rejection)),
+        }
+    }
+
+    /// Whether a permit would be granted at `at`.
+    #[cfg(feature = "shadow")]
+    fn admits_at(&self, at: Instant) -> bool {
+        let now = self.time(at);
+        self.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
+    }
+
+    /// Lets time until `at` have done what it does by itself, and tells of it.
+    #[cfg(feature = "shadow")]
+    fn settle_at(&self, at: Instant) {
+        self.update_at(self.time(at), |core, now, facts| core.machine.touch(now, facts));
     }
 
     /// Whether a permit would be granted now, without taking one. The refusal
@@ -430,6 +502,10 @@ impl Circuit {
 
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
         let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
+        #[cfg(feature = "shadow")]
+        if let Some(followers) = self.followers() {
+            followers.refused(self.instant());
+        }
         self.0.observers.tell(|observer| observer.on_rejection(&open));
         open
     }
@@ -470,12 +546,19 @@ impl Circuit {
     }
 
     /// The dependency asked this call to stay away for so long.
-    fn hint(&self, ticket: &Ticket, retry_after: Duration) {
-        self.update(|machine, now, facts| machine.hint(ticket, retry_after, now, facts));
+    fn hint(&self, ticket: &Ticket, retry_after: Duration, at: Instant) {
+        let now = self.time(at);
+        self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
+    }
+
+    #[cfg(feature = "shadow")]
+    #[inline]
+    fn followers(&self) -> Option<&following::Followers> {
+        self.0.followers.as_deref()
     }
 
     /// The call goes on, but its age says nothing any more.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", feature = "shadow"))]
     fn untrack(&self, ticket: &Ticket) {
         if let Role::Tracked(_) = ticket.role {
             self.update(|machine, _, _| machine.untrack(ticket));
@@ -647,6 +730,8 @@ impl Shared {
 }
 
 /// The machine knows no features: what only a feature uses is named here.
+#[cfg(not(feature = "shadow"))]
+const _: fn(&mut Machine, Time, &mut Facts) = Machine::touch;
 #[cfg(not(feature = "health-check"))]
 const _: () = {
     use crate::machine::Due;

@@ -39,12 +39,23 @@ pub struct Permit {
     ticket: Option<Ticket>,
     /// When it was issued, if anybody wants to know how long the call took.
     started: Option<Instant>,
+    /// What the circuit's shadows have to remember of it.
+    #[cfg(feature = "shadow")]
+    following: Option<Box<super::following::Following>>,
 }
 
 impl Permit {
     #[inline]
     pub(super) fn new(circuit: Circuit, ticket: Ticket, started: Option<Instant>) -> Self {
-        Self { circuit, ticket: Some(ticket), started }
+        #[cfg(feature = "shadow")]
+        let following = started.zip(circuit.followers()).and_then(|(at, all)| all.begin(at));
+        Self {
+            circuit,
+            ticket: Some(ticket),
+            started,
+            #[cfg(feature = "shadow")]
+            following,
+        }
     }
 
     /// Ends the call. Its duration, if a rule needs it, is the time since the
@@ -85,14 +96,33 @@ impl Permit {
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(ticket) = self.ticket.take() {
+            #[cfg(feature = "shadow")]
+            if let Some((started, followers)) = self.started.zip(self.circuit.followers()) {
+                let now = reading.now.unwrap_or_else(|| self.circuit.instant());
+                self.circuit.settle(ticket, outcome, Reading { now: Some(now), ..reading });
+                followers.end(self.following.take(), started, now, outcome, reading.latency);
+                return;
+            }
             self.circuit.settle(ticket, outcome, reading);
         }
     }
 
     /// Notes that the dependency asked to be left alone for so long.
-    pub(crate) fn hint(&self, retry_after: Duration) {
+    pub(crate) fn hint(&mut self, retry_after: Duration) {
+        let Some(ticket) = &self.ticket else { return };
+        let now = self.circuit.instant();
+        self.circuit.hint(ticket, retry_after, now);
+        #[cfg(feature = "shadow")]
+        if let Some(followers) = self.circuit.followers() {
+            followers.hint(&mut self.following, now, retry_after);
+        }
+    }
+
+    /// Notes that the dependency asked, at `at`, to be left alone for so long.
+    #[cfg(feature = "shadow")]
+    pub(super) fn hint_at(&self, at: Instant, retry_after: Duration) {
         if let Some(ticket) = &self.ticket {
-            self.circuit.hint(ticket, retry_after);
+            self.circuit.hint(ticket, retry_after, at);
         }
     }
 
@@ -100,6 +130,17 @@ impl Permit {
     /// likes.
     #[cfg(feature = "http")]
     pub(crate) fn untrack(&self) {
+        let Some(ticket) = &self.ticket else { return };
+        self.circuit.untrack(ticket);
+        #[cfg(feature = "shadow")]
+        if let Some(following) = &self.following {
+            following.untrack();
+        }
+    }
+
+    /// The same, of a candidate's permit.
+    #[cfg(feature = "shadow")]
+    pub(super) fn untrack_candidate(&self) {
         if let Some(ticket) = &self.ticket {
             self.circuit.untrack(ticket);
         }
@@ -108,7 +149,13 @@ impl Permit {
     /// Hands the call over: this permit has ended, the new one has not.
     #[cfg(feature = "http")]
     pub(crate) fn take(&mut self) -> Self {
-        Self { circuit: self.circuit.clone(), ticket: self.ticket.take(), started: self.started }
+        Self {
+            circuit: self.circuit.clone(),
+            ticket: self.ticket.take(),
+            started: self.started,
+            #[cfg(feature = "shadow")]
+            following: self.following.take(),
+        }
     }
 }
 

@@ -4,3 +4,6 @@
 pub mod fallbacks {}
 #[doc = include_str!("order_of_layers.md")]
 pub mod order_of_layers {}
+
+#[doc = include_str!("shadow.md")]
+pub mod shadow {}

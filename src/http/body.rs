@@ -210,7 +210,7 @@ impl Watch {
         if self.wants_status { Outcome::Failure } else { Outcome::Success }
     }
 
-    fn at_trailers(&self, trailers: &HeaderMap) -> Outcome {
+    fn at_trailers(&mut self, trailers: &HeaderMap) -> Outcome {
         if !self.wants_status {
             return Outcome::Success;
         }
