@@ -1,10 +1,9 @@
-//! The future of a call: the inner one with its permit, or the answer of an
-//! open circuit.
+//! The future of a call: the inner one with its permit, or the answer in its
+//! place.
 
 use std::{
     fmt,
     future::Future,
-    marker::PhantomData,
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -17,24 +16,24 @@ use crate::{
     classify::Classify,
     ending::Ending,
     error::{BoxError, proves_nothing},
-    fallback::OuterError,
+    fallback::OnFailure,
     outcome::Outcome,
 };
 
 pin_project! {
-    /// The future of [`CircuitBreaker`](crate::CircuitBreaker).
-    pub struct ResponseFuture<F, A, C, O, T> {
+    /// The future of [`CircuitBreaker`](crate::CircuitBreaker): of a call `F`
+    /// that takes along `P` in case it fails, and of an answer `A`.
+    pub struct ResponseFuture<F, A, C, P, T> {
         #[pin]
-        state: State<F, A, C>,
+        state: State<F, A, C, P>,
         ending: T,
-        on_open: PhantomData<fn() -> O>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, A, C> {
-        Calling { #[pin] call: F, watch: Watch<C> },
+    enum State<F, A, C, P> {
+        Calling { #[pin] call: F, watch: Watch<C>, on_failure: P },
         Answering { #[pin] answer: A },
     }
 }
@@ -46,58 +45,85 @@ struct Watch<C> {
     classifier: C,
 }
 
-impl<F, A, C, O, T> ResponseFuture<F, A, C, O, T> {
+impl<F, A, C, P, T> ResponseFuture<F, A, C, P, T> {
     #[inline]
-    pub(crate) fn calling(call: F, permit: Permit, classifier: C, ending: T) -> Self {
+    pub(crate) fn calling(
+        call: F,
+        permit: Permit,
+        classifier: C,
+        on_failure: P,
+        ending: T,
+    ) -> Self {
         let watch = Watch { permit, classifier };
-        Self { state: State::Calling { call, watch }, ending, on_open: PhantomData }
+        Self { state: State::Calling { call, watch, on_failure }, ending }
     }
 
     pub(crate) fn answering(answer: A, ending: T) -> Self {
-        Self { state: State::Answering { answer }, ending, on_open: PhantomData }
+        Self { state: State::Answering { answer }, ending }
     }
 }
 
-impl<F, A, C, O, T, Response, E> Future for ResponseFuture<F, A, C, O, T>
+impl<F, A, C, P, T, Response, E> Future for ResponseFuture<F, A, C, P, T>
 where
     F: Future<Output = Result<Response, E>>,
-    A: Future<Output = Result<Response, O::Error>>,
+    A: Future<Output = Result<Response, P::Error>>,
     C: Classify<Response>,
-    O: OuterError<E>,
+    P: OnFailure<Response, E, A>,
     T: Ending<Response>,
 {
-    type Output = Result<T::Response, O::Error>;
+    type Output = Result<T::Response, P::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let ending = *this.ending;
-        let (call, watch) = match this.state.project() {
+        let (call, watch, on_failure) = match this.state.as_mut().project() {
             StateProj::Answering { answer } => {
                 return answer.poll(cx).map_ok(|response| ending.unjudged(response));
             }
-            StateProj::Calling { call, watch } => (call, watch),
+            StateProj::Calling { call, watch, on_failure } => (call, watch, on_failure),
         };
         let unwinding = FailIfUnwound(&mut watch.permit);
         let polled = call.poll(cx);
         mem::forget(unwinding);
 
         // By branches: a response is large, and moved as seldom as can be.
-        match ready!(polled) {
+        let failed = match ready!(polled) {
             Ok(response) => {
                 let (outcome, reading) = watch.judge(&response);
                 let permit = &mut watch.permit;
-                Poll::Ready(Ok(ending.judged(response, outcome, reading, permit)))
+                if !P::ANSWERS || outcome != Outcome::Failure {
+                    return Poll::Ready(Ok(ending.judged(response, outcome, reading, permit)));
+                }
+                permit.settle(Some(outcome), reading);
+                Ok(response)
             }
             Err(error) => {
-                let error = O::hold(error);
-                watch.fail(&error);
-                Poll::Ready(Err(O::release(error)))
+                let error = P::hold(error);
+                let has_failed = watch.fail(&error);
+                let error = P::release(error);
+                if !P::ANSWERS || !has_failed {
+                    return Poll::Ready(Err(error));
+                }
+                Err(error)
             }
+        };
+        // The call is settled: what the fallback comes to is not its end.
+        match on_failure.answer(failed, watch.permit.circuit()) {
+            Ok(answer) => this.state.as_mut().set(State::Answering { answer }),
+            Err(failed) => {
+                return Poll::Ready(failed.map(|response| ending.unjudged(response)));
+            }
+        }
+        match this.state.project() {
+            StateProj::Answering { answer } => {
+                answer.poll(cx).map_ok(|response| ending.unjudged(response))
+            }
+            StateProj::Calling { .. } => unreachable!("it has just been set"),
         }
     }
 }
 
-impl<F, A, C, O, T> fmt::Debug for ResponseFuture<F, A, C, O, T> {
+impl<F, A, C, P, T> fmt::Debug for ResponseFuture<F, A, C, P, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Calling { .. } => "calling",
@@ -127,27 +153,39 @@ impl<C> Watch<C> {
         (outcome, reading)
     }
 
-    /// Has an error judged, and ends the call.
-    fn fail<Response>(&mut self, error: &BoxError)
+    /// Has an error judged, and ends the call. Whether there was no answer: it
+    /// failed, or never got there.
+    fn fail<Response>(&mut self, error: &BoxError) -> bool
     where
         C: Classify<Response>,
     {
         let Self { permit, classifier } = self;
         let reading = permit.read();
         let unwinding = FailIfUnwound(permit);
-        let outcome = if proves_nothing(error) {
+        let never_got_there = proves_nothing(error);
+        let outcome = if never_got_there {
             Outcome::Ignored
         } else {
             classifier.classify(Err(error), reading.latency.unwrap_or_default())
         };
         mem::forget(unwinding);
         permit.settle(Some(outcome), reading);
+        never_got_there || outcome == Outcome::Failure
     }
 }
 
 impl<C> Drop for Watch<C> {
     fn drop(&mut self) {
         self.permit.end(None);
+    }
+}
+
+/// Lives while code of the caller's runs: a panic in there says nothing.
+pub(crate) struct CancelIfUnwound<'a>(pub(crate) &'a mut Permit);
+
+impl Drop for CancelIfUnwound<'_> {
+    fn drop(&mut self) {
+        self.0.end(None);
     }
 }
 

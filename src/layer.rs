@@ -9,7 +9,10 @@ use crate::{
     classify::{Classify, ClassifyFn},
     ending::AtHead,
     error::BoxError,
-    fallback::{Fallback, FallbackWith, Reject},
+    fallback::{
+        Fallback, FallbackOnFailure, FallbackOnFailureWith, FallbackService, FallbackWith, Reject,
+        Why,
+    },
     outcome::Outcome,
     service::{CircuitBreaker, WhenOpen},
 };
@@ -184,6 +187,118 @@ impl<C, O, T> CircuitBreakerLayer<C, O, T> {
         Fut: Future,
     {
         self.on_open(FallbackWith::new(fallback))
+    }
+
+    /// Sends requests that are refused to another service, in place of the
+    /// error; otherwise like [`fallback`](Self::fallback).
+    ///
+    /// It is cloned for each of them, and called when it is ready. Its error
+    /// must be `Into` that of the inner service. A breaker of its own may stand
+    /// before it.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower::{BoxError, Layer, ServiceExt, service_fn};
+    /// use tower_breaker::{CircuitBreakerLayer, Config};
+    ///
+    /// # async fn run() -> Result<(), BoxError> {
+    /// let main = service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new("main")));
+    /// let spare = service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new("spare")));
+    ///
+    /// let layer = CircuitBreakerLayer::new(Config::default()).fallback_service(spare);
+    /// layer.circuit().trip();
+    /// let response = layer.layer(main).oneshot(Request::new(())).await?;
+    /// assert_eq!(response.into_body(), "spare");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn fallback_service<F, Kind>(
+        self,
+        service: F,
+    ) -> CircuitBreakerLayer<C, FallbackService<F, Kind>, T> {
+        self.on_open(FallbackService::new(service))
+    }
+
+    /// Answers for calls that failed, too, not only for those that were
+    /// refused: the closure is told [why](Why) it is asked, and may give back
+    /// what the call came to.
+    ///
+    /// It is asked when the classifier judges a response or an error a failure,
+    /// and for an error that says the call never got there. The circuit counts
+    /// the call's own outcome, whatever the fallback comes to. Where a call
+    /// goes on [to the end of its body](Self::until_end_of_body), a failure
+    /// after the head comes too late: the head has gone to the caller.
+    ///
+    /// Cloned for every call. The request is gone when a call has failed; a
+    /// fallback that wants it takes
+    /// [`fallback_on_failure_with`](Self::fallback_on_failure_with).
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tower_breaker::{CircuitBreakerLayer, Config, Why};
+    /// # use http::Request;
+    /// # use tower::{BoxError, Layer, ServiceExt, service_fn};
+    /// # async fn run() -> Result<(), BoxError> {
+    ///
+    /// let layer = CircuitBreakerLayer::new(Config::default())
+    ///     .fallback_on_failure(|_why: Why<_, BoxError>| Response::new("the default"));
+    /// # let inner = service_fn(async |_: Request<()>| Err::<Response<&str>, BoxError>("reset".into()));
+    /// # let response = layer.layer(inner).oneshot(Request::new(())).await?;
+    /// # assert_eq!(response.into_body(), "the default");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn fallback_on_failure<Response, E, F, A, Kind>(
+        self,
+        fallback: F,
+    ) -> CircuitBreakerLayer<C, FallbackOnFailure<F, Kind>, T>
+    where
+        F: Fn(Why<Response, E>) -> A,
+    {
+        self.on_open(FallbackOnFailure::new(fallback))
+    }
+
+    /// Answers for calls that were refused or failed with what an async closure
+    /// makes of the request; otherwise like
+    /// [`fallback_on_failure`](Self::fallback_on_failure).
+    ///
+    /// A call consumes its request, so each is cloned up front, by
+    /// `clone_request`, also those that go well. Where that gives `None` a
+    /// failure passes as it is. A panic in there ends the call as cancelled.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower::{BoxError, Layer, ServiceExt, service_fn};
+    /// use tower_breaker::{CircuitBreakerLayer, Config, Why};
+    ///
+    /// # async fn run() -> Result<(), BoxError> {
+    /// let main = service_fn(async |_: Request<()>| Err::<Response<&str>, _>(BoxError::from("reset")));
+    /// let spare = service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new("spare")));
+    ///
+    /// // Another service, for failures too.
+    /// let layer = CircuitBreakerLayer::new(Config::default()).fallback_on_failure_with(
+    ///     |request: &Request<()>| Some(request.clone()),
+    ///     move |request, _: Why<_, BoxError>| spare.clone().oneshot(request),
+    /// );
+    /// let response = layer.layer(main).oneshot(Request::new(())).await?;
+    /// assert_eq!(response.into_body(), "spare");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn fallback_on_failure_with<Request, Response, E, K, F, Fut, Kind>(
+        self,
+        clone_request: K,
+        fallback: F,
+    ) -> CircuitBreakerLayer<C, FallbackOnFailureWith<K, F, Kind>, T>
+    where
+        K: Fn(&Request) -> Option<Request>,
+        F: Fn(Request, Why<Response, E>) -> Fut,
+        Fut: Future,
+    {
+        self.on_open(FallbackOnFailureWith::new(clone_request, fallback))
     }
 
     #[cfg(feature = "http")]

@@ -34,6 +34,8 @@ mod retry;
 mod rules;
 mod sealed;
 mod service;
+#[cfg(feature = "stale-if-error")]
+mod stale_if_error;
 mod start;
 mod state;
 mod throttle;
@@ -60,6 +62,10 @@ pub use crate::http::{
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]
 pub use crate::retry::{RetryBudget, RetryFuture, RetryPolicy};
+#[cfg(feature = "stale-if-error")]
+pub use crate::stale_if_error::{
+    StaleIfError, StaleIfErrorBody, StaleIfErrorFuture, StaleIfErrorLayer,
+};
 #[cfg(feature = "tonic")]
 pub use crate::tonic::grpc_status;
 pub use crate::{
@@ -74,13 +80,14 @@ pub use crate::{
     ending::{AtHead, Ending},
     error::BoxError,
     fallback::{
-        Answer, AnswerFuture, AsBox, AsError, Fallback, FallbackWith, KeptError, OnOpen,
-        OuterError, Reject,
+        Answer, AnswerFuture, AsBox, AsError, Fallback, FallbackOnFailure, FallbackOnFailureWith,
+        FallbackService, FallbackServiceFuture, FallbackWith, Kept, KeptError, OnFailure, OnOpen,
+        OuterError, Reject, SpareRequest, Why,
     },
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
     machine::Progress,
-    outcome::{CallEnd, Outcome},
+    outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::{Override, OverrideKind},
     probes::Probes,
     rules::Cancellation,

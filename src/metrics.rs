@@ -11,7 +11,9 @@ use metrics::{
     gauge, histogram,
 };
 
-use crate::{Call, CallEnd, CircuitOpen, Observer, Override, OverrideKind, State, Transition};
+use crate::{
+    Call, CallEnd, CircuitOpen, FallbackEnd, Observer, Override, OverrideKind, State, Transition,
+};
 
 const STATES: [State; 3] = [State::Closed, State::HalfOpen, State::Open];
 
@@ -24,6 +26,10 @@ const ENDS: [CallEnd; 5] =
 
 /// What a health check comes to.
 const CHECKS: [&str; 2] = ["failure", "success"];
+
+/// Every way for a fallback to end, in the order of its discriminants.
+const FALLBACK_ENDS: [FallbackEnd; 3] =
+    [FallbackEnd::Answered, FallbackEnd::Failed, FallbackEnd::Cancelled];
 
 /// Every transition there is, with the label of its cause.
 const TRANSITIONS: [(State, State, &str); 16] = [
@@ -50,6 +56,8 @@ const TRANSITIONS: [(State, State, &str); 16] = [
 pub(crate) struct Metrics {
     handles: OnceLock<Handles>,
     duration: OnceLock<Histogram>,
+    /// Only of a circuit that somebody answers for: made at its first fallback.
+    fallbacks: OnceLock<[Counter; 3]>,
 }
 
 struct Handles {
@@ -100,6 +108,11 @@ impl Observer for Metrics {
 
     fn on_would_reject(&self, circuit: &str) {
         self.handles(circuit).would_reject.increment(1);
+    }
+
+    fn on_fallback(&self, circuit: &str, end: FallbackEnd) {
+        self.handles(circuit);
+        self.fallbacks.get_or_init(|| fallbacks(circuit))[end as usize].increment(1);
     }
 
     fn on_transition(&self, transition: &Transition) {
@@ -194,6 +207,18 @@ impl Handles {
     }
 }
 
+fn fallbacks(circuit: &str) -> [Counter; 3] {
+    FALLBACK_ENDS.map(|end| {
+        let circuit = circuit.to_owned();
+        let counter = counter!(
+            "circuit_breaker_fallbacks_total",
+            "circuit" => circuit, "outcome" => end.as_str()
+        );
+        counter.increment(0);
+        counter
+    })
+}
+
 fn describe() {
     describe_gauge!(
         "circuit_breaker_state",
@@ -239,6 +264,11 @@ fn describe() {
         "circuit_breaker_health_checks_total",
         Unit::Count,
         "Health checks the circuit ran while it was open, by outcome"
+    );
+    describe_counter!(
+        "circuit_breaker_fallbacks_total",
+        Unit::Count,
+        "Answers in place of the dependency's, by what they came to"
     );
     describe_counter!(
         "circuit_breaker_transitions_total",

@@ -41,6 +41,29 @@ impl Outcome {
     }
 }
 
+/// How an answer in place of the dependency's ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FallbackEnd {
+    /// The fallback gave a response, whatever it says.
+    Answered,
+    /// It gave an error, or panicked.
+    Failed,
+    /// It was dropped.
+    Cancelled,
+}
+
+impl FallbackEnd {
+    /// The end in one lower-case word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// How an admitted call ended, as the totals count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

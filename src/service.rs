@@ -14,7 +14,7 @@ use crate::{
     classify::Classify,
     ending::{AtHead, Ending},
     fallback::{OnOpen, Reject},
-    future::ResponseFuture,
+    future::{CancelIfUnwound, ResponseFuture},
     machine::Rejection,
 };
 
@@ -137,7 +137,7 @@ where
 {
     type Response = T::Response;
     type Error = O::Error;
-    type Future = ResponseFuture<S::Future, O::Future, C, O, T>;
+    type Future = ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.deferred = None;
@@ -179,11 +179,18 @@ where
             None => self.circuit.acquire(self.classifier.judges_latency()),
         };
         match admitted {
-            Ok(permit) => {
+            Ok(mut permit) => {
+                let unwinding = CancelIfUnwound(&mut permit);
+                let on_failure = self.on_open.on_failure(&request);
+                mem::forget(unwinding);
                 let call = self.inner.call(request);
-                ResponseFuture::calling(call, permit, self.classifier.clone(), self.ending)
+                let classifier = self.classifier.clone();
+                ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
             }
-            Err(open) => ResponseFuture::answering(self.on_open.answer(request, open), self.ending),
+            Err(open) => {
+                let answer = self.on_open.answer(request, open, &self.circuit);
+                ResponseFuture::answering(answer, self.ending)
+            }
         }
     }
 }

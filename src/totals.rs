@@ -3,7 +3,9 @@
 /// Counts for life: no transition and no reset clears them.
 ///
 /// A finished call is exactly one of success, failure, ignored, cancelled or
-/// stale; slow stands beside those.
+/// stale; slow stands beside those. What a fallback came to stands beside them
+/// too: the call it answers for is counted as rejected, or as the failure it
+/// was, all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
@@ -27,4 +29,10 @@ pub struct Totals {
     pub would_reject: u64,
     /// Transitions to open.
     pub opened: u64,
+    /// Fallbacks that gave a response.
+    pub fallback_answered: u64,
+    /// Fallbacks that gave an error, or panicked.
+    pub fallback_failed: u64,
+    /// Fallbacks that were dropped before they ended.
+    pub fallback_cancelled: u64,
 }

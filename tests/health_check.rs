@@ -288,6 +288,72 @@ async fn who_waits_is_let_in_when_the_check_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_time_alone_ends_needs_no_caller() {
+    let (circuit, dependency) = (circuit(), Dependency::default());
+    circuit.run_health_check(dependency.check()).unwrap();
+    circuit.set_override(Override::force_closed().expires_in(10 * WAIT));
+    circuit.trip();
+    pass(10 * WAIT).await;
+    assert_eq!(dependency.asked(), 1, "the override is over");
+    dependency.heal();
+    pass(SECOND).await;
+    assert_eq!(circuit.state(), State::HalfOpen);
+
+    // A probe that hangs loses its lease, and the circuit opens again.
+    let probe = circuit.try_acquire().unwrap();
+    pass(10 * SECOND).await;
+    assert_eq!((circuit.state(), dependency.asked()), (State::Open, 2));
+    pass(WAIT).await;
+    assert_eq!((circuit.state(), dependency.asked()), (State::HalfOpen, 3));
+    drop(probe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ramp_that_a_check_begins_is_told_of() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<f64>>>);
+    impl Observer for Log {
+        fn on_admitted_share(&self, _: &str, share: f64) {
+            self.0.lock().unwrap().push(share);
+        }
+    }
+    let (log, dependency) = (Log::default(), Dependency::default());
+    dependency.heal();
+    let config = config().ramp(10 * SECOND).observer(log.clone());
+    let circuit = Circuit::new(config.build().unwrap());
+    circuit.run_health_check(dependency.check().instead_of_probes()).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    assert_eq!(*log.0.lock().unwrap(), [0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_may_take_for_ever() {
+    let circuit = circuit();
+    let asked = Arc::new(AtomicU32::new(0));
+    let check = {
+        let asked = asked.clone();
+        HealthCheck::new(move || {
+            asked.fetch_add(1, Relaxed);
+            async {
+                tokio::task::yield_now().await;
+                Err::<(), _>("down")
+            }
+        })
+    };
+    let tick = Duration::from_millis(1);
+    circuit.run_health_check(check.interval(tick).jitter(0.0).timeout(Duration::MAX)).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    // At whichever part of a second it begins.
+    for _ in 0..1_500 {
+        pass(tick).await;
+    }
+    assert!(asked.load(Relaxed) > 1_000);
+    circuit.try_acquire().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn jitter_spreads_the_checks_within_its_share() {
     let (circuit, dependency) = (circuit(), Dependency::default());
     circuit.run_health_check(dependency.check().jitter(0.5)).unwrap();

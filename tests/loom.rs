@@ -9,13 +9,13 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use loom::thread;
 use tower::{BoxError, Layer, Service, service_fn};
 use tower_breaker::{
-    Backoff, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer, Outcome,
+    Backoff, Cause, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer, Outcome,
     Override, Probes, ResultClassifier, State, Transition, WhenOpen, Window,
 };
 
@@ -268,6 +268,39 @@ fn assert_never_stuck(circuit: &Circuit, change: impl FnOnce(Circuit) + 'static)
     }
 }
 
+#[test]
+fn whoever_is_stuck_in_the_inner_service_is_woken_by_an_opening() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+        let mut service = layer.layer(Stuck);
+        let a = start(&circuit, |circuit| circuit.trip());
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let first = service.poll_ready(&mut Context::from_waker(&waker));
+        a.join().unwrap();
+        assert!(first.is_ready() || woken.0.load(Relaxed) > 0, "stuck, and nobody will come");
+        assert!(service.poll_ready(&mut Context::from_waker(&waker)).is_ready());
+    });
+}
+
+struct Stuck;
+
+impl Service<()> for Stuck {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        std::future::ready(Ok(()))
+    }
+}
+
 struct Woken(AtomicUsize);
 
 impl Wake for Woken {
@@ -303,5 +336,144 @@ fn transitions_are_told_in_order_and_each_once() {
         assert!(told.iter().all(|(from, to)| from != to));
         assert!(told.windows(2).all(|pair| pair[0].1 == pair[1].0), "{told:?}");
         assert_eq!(told.last().unwrap().1, circuit.state());
+    });
+}
+
+/// A circuit with a slow rule: one call that takes too long opens it.
+fn impatient(clock: &ManualClock) -> Circuit {
+    let config = Config::builder("loom")
+        .no_failure_rate()
+        .window(Window::count(2))
+        .minimum_calls(1)
+        .slow_calls(SECOND, 1.0)
+        .sustained_for(Duration::ZERO)
+        .open_for(Backoff::fixed(SECOND))
+        .clock(clock);
+    Circuit::new(config.build().unwrap())
+}
+
+#[test]
+fn an_overdue_trip_beside_an_end_and_an_admission_has_one_order() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = impatient(&clock);
+        let hung = circuit.try_acquire().unwrap();
+        clock.advance(2 * SECOND);
+        // If it ends first it is slow, and opens; if not, whoever asks opens.
+        let a = thread::spawn(move || hung.record(Outcome::Success));
+        let b = start(&circuit, |circuit| circuit.try_acquire().is_ok());
+        assert!(circuit.try_acquire().is_err(), "admitted beside one that is overdue");
+        assert!(!b.join().unwrap(), "admitted beside one that is overdue");
+        a.join().unwrap();
+        let seen = circuit.snapshot();
+        assert_eq!((seen.state, seen.generation, seen.totals.opened), (State::Open, 1, 1));
+        assert_eq!(seen.totals.rejected, 2);
+        let Some(Cause::SlowCallRate { unfinished, .. }) = seen.cause else {
+            panic!("opened by {:?}", seen.cause)
+        };
+        // Whoever opens while it lasts makes its end stale.
+        assert_eq!((seen.totals.success, seen.totals.stale), (1 - unfinished, unfinished));
+        assert_eq!(seen.totals.slow, seen.totals.success);
+    });
+}
+
+#[test]
+fn ends_beside_an_overdue_trip_take_nobody_else_s_place() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = impatient(&clock);
+        let hung = [(); 2].map(|()| circuit.try_acquire().unwrap());
+        clock.advance(2 * SECOND);
+        let [a, b] = hung.map(|permit| thread::spawn(move || permit.record(Outcome::Failure)));
+        circuit.try_acquire().unwrap_err();
+        circuit.reset();
+        // Their places are others' from now on.
+        let [first, second] = [(); 2].map(|()| circuit.try_acquire().unwrap());
+        drop(first);
+        let held = circuit.try_acquire().unwrap();
+        a.join().unwrap();
+        b.join().unwrap();
+        let totals = circuit.snapshot().totals;
+        assert!(totals.stale >= 1 && totals.stale + totals.failure == 2, "{totals:?}");
+        clock.advance(2 * SECOND);
+        assert_eq!(circuit.snapshot().window.overdue, 2);
+        second.record(Outcome::Ignored);
+        held.record(Outcome::Ignored);
+        let seen = circuit.snapshot();
+        assert_eq!((seen.state, seen.window.overdue), (State::Closed, 0));
+    });
+}
+
+#[test]
+fn calls_that_come_and_go_leave_nobody_overdue() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = impatient(&clock);
+        let come_and_go = |circuit: Circuit| {
+            let first = circuit.try_acquire().unwrap();
+            let second = circuit.try_acquire().unwrap();
+            drop(first);
+            second.record(Outcome::Success);
+        };
+        let a = start(&circuit, come_and_go);
+        come_and_go(circuit.clone());
+        let seen = circuit.snapshot();
+        assert_eq!(seen.window.overdue, 0);
+        a.join().unwrap();
+        clock.advance(2 * SECOND);
+        assert_eq!(circuit.snapshot().window.overdue, 0);
+        drop(circuit.try_acquire().unwrap());
+        let totals = circuit.snapshot().totals;
+        assert_eq!((totals.success, totals.cancelled, totals.stale), (2, 3, 0));
+    });
+}
+
+#[test]
+fn the_end_of_a_ramp_beside_an_admission_and_a_failure_is_one_move() {
+    #[derive(Default, Clone)]
+    struct Log(Arc<loom::sync::Mutex<Vec<(State, &'static str, Instant)>>>);
+
+    impl Observer for Log {
+        fn on_transition(&self, transition: &Transition) {
+            let told = (transition.to, transition.cause.label(), transition.at);
+            self.0.lock().unwrap().push(told);
+        }
+    }
+
+    check(|| {
+        let (clock, log) = (ManualClock::new(), Log::default());
+        let open_for = Backoff::exponential(SECOND, 10 * SECOND).factor(10.0).jitter(0.0);
+        let config = touchy(&clock).open_for(open_for).ramp(2 * SECOND).observer(log.clone());
+        let circuit = Circuit::new(config.build().unwrap());
+        circuit.trip();
+        clock.advance(SECOND);
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        clock.advance(SECOND);
+        // Half of the calls pass: the second.
+        circuit.try_acquire().unwrap_err();
+        let bad = circuit.try_acquire().unwrap();
+        let before = clock.now();
+        let ticking = clock.clone();
+        let a = thread::spawn(move || ticking.advance(SECOND));
+        let b = thread::spawn(move || bad.record(Outcome::Failure));
+        let passed = circuit.try_acquire().is_ok();
+        a.join().unwrap();
+        b.join().unwrap();
+        let seen = circuit.snapshot();
+        let failed = (State::Open, "consecutive-failures", before);
+        let completed = (State::Closed, "ramp-completed", before + SECOND);
+        let told = log.0.lock().unwrap();
+        if seen.totals.failure == 1 {
+            // On the ramp: that opens, for longer than what is left of the ramp.
+            assert_eq!((told[2..].to_vec(), seen.state), (vec![failed], State::Open));
+            assert_eq!(seen.totals.stale, 0);
+        } else {
+            // After its end: a result from the ramp.
+            assert_eq!((told[2..].to_vec(), seen.state), (vec![completed], State::Closed));
+            assert_eq!(seen.totals.stale, 1);
+            assert!(passed || seen.totals.rejected == 2);
+        }
+        assert_eq!(seen.generation, 3);
+        assert_eq!(seen.totals.rejected, 1 + u64::from(!passed));
     });
 }

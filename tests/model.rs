@@ -4,26 +4,32 @@
 //! The model keeps every call, every state it ever was in and every judged
 //! outcome, and works out each answer from all of them each time it is asked.
 //! A random configuration and a random history drive both; after every step
-//! they must agree on all that a caller, a reader or an observer can see.
-//! Threads, wakers and the service around a circuit are tested elsewhere.
+//! they must agree on all that a caller, a reader or an observer can see. Of the
+//! service around a circuit it drives `poll_ready` where it refuses, and where it
+//! looks for calls that hang. Threads, wakers, hints, health checks and how the
+//! admitted share is told are tested elsewhere.
 
 use std::{
     cell::RefCell,
-    collections::BTreeSet,
+    collections::HashSet,
+    future::{Ready, ready},
     sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use proptest::{prelude::*, test_runner::TestRunner};
 
+use tower::{Layer, Service};
 use tower_breaker::{
-    Backoff, Cancellation, Cause, Circuit, Config, ConfigBuilder, ManualClock, Observer, Outcome,
-    Override, OverrideKind, Permit, Probes, State, Transition, Window,
+    Backoff, BoxError, Cancellation, Cause, Circuit, CircuitBreaker, CircuitBreakerLayer,
+    CircuitOpen, Config, ConfigBuilder, ManualClock, Observer, Outcome, Override, OverrideKind,
+    Permit, Probes, ResultClassifier, Start, State, Throttle, Transition, Window,
 };
 
 #[test]
 fn the_circuit_and_the_model_agree_after_every_step() {
-    let reached = RefCell::new(BTreeSet::new());
+    let reached = RefCell::new(HashSet::new());
     for_all(10_000, case(), |(setup, history)| {
         let mut bench = Bench::new(&setup);
         let mut model = Model::new(setup);
@@ -37,19 +43,19 @@ fn the_circuit_and_the_model_agree_after_every_step() {
             prop_assert_eq!(bench.moves(), model.moves.clone(), "the moves by step {}", step);
         }
         let mut reached = reached.borrow_mut();
-        reached.extend(model.moves.iter().map(|moved| moved.cause.0));
+        reached.extend(model.moves.iter().map(|moved| (moved.from, moved.cause.0)));
         let unfinished = |moved: &&Move| moved.cause.1.last().is_some_and(|number| *number > 0);
         let slow = model.moves.iter().filter(|moved| moved.cause.0 == "slow-call-rate");
-        reached.extend(slow.filter(unfinished).map(|_| "hangs"));
-        reached.extend(model.tally().into_iter().filter(|(_, n)| *n > 0).map(|(name, _)| name));
+        reached.extend(slow.filter(unfinished).map(|moved| (moved.from, "hangs")));
+        reached.extend(model.seen.iter().copied());
+        let counted = model.tally().into_iter().filter(|(_, count)| *count > 0);
+        reached.extend(counted.map(|(name, _)| (State::Closed, name)));
         Ok(())
     });
     // Agreeing proves nothing about what never happened.
-    for cause in CAUSES.into_iter().chain(["hangs"]) {
-        assert!(reached.borrow().contains(cause), "no history moved by {cause}");
-    }
-    for (name, _) in Model::new(Setup::plain()).tally() {
-        assert!(reached.borrow().contains(name), "no history counted {name}");
+    let counted = Model::new(Setup::plain()).tally().map(|(name, _)| (State::Closed, name));
+    for what in MOVES.into_iter().chain(SEEN).chain(counted) {
+        assert!(reached.borrow().contains(&what), "no history reached {what:?}");
     }
 }
 
@@ -138,6 +144,10 @@ enum Op {
     Call(End, Mark, i8),
     /// Ends one of the calls in flight.
     Finish(usize, End),
+    /// A service in front of a ready one is asked whether it is ready.
+    Poll,
+    /// The same in front of one that is stuck.
+    PollStuck,
     Advance(Mark, i8),
     Trip,
     Reset,
@@ -162,7 +172,11 @@ enum Mark {
     NextBucket,
     /// Until the next step of the recent share begins.
     NextStep,
-    /// Until the next wait, lease or override is over.
+    /// An eighth of the ramp.
+    OfTheRamp,
+    /// Until the next bucket of the throttle's window begins.
+    NextThrottleBucket,
+    /// Until the next wait, lease, ramp or override, or the warm-up, is over.
     Deadline,
 }
 
@@ -173,7 +187,7 @@ enum Expiry {
     UntilCleared,
 }
 
-/// What `Op::Acquire` and `Op::Call` are answered: admitted, or refused by
+/// What all of them that ask are answered: admitted, or refused by
 /// which state and until when.
 type Answer = Option<Result<(), (State, Option<u64>)>>;
 
@@ -203,6 +217,8 @@ fn both(bench: &mut Bench, model: &mut Model, op: &Op) -> (Answer, Answer) {
                 model.finish(pick, end);
             }
         }
+        Op::Poll => return (bench.poll(), model.poll()),
+        Op::PollStuck => return (bench.poll_stuck(), model.poll_stuck()),
         Op::Advance(mark, off) => advance(bench, model, mark, off),
         Op::Trip => {
             bench.circuit.trip();
@@ -237,6 +253,9 @@ struct View {
     cause: Option<Evidence>,
     window: Rates,
     progress: Option<Progress>,
+    admitted_share: Option<f64>,
+    /// Calls in flight that are overdue.
+    overdue: u64,
     totals: Tally,
     /// The override, and what is left of it.
     laid: Option<(OverrideKind, Option<u64>)>,
@@ -275,15 +294,43 @@ struct Move {
 /// A cause's label, and the numbers it gives as proof.
 type Evidence = (&'static str, Vec<u64>);
 
-const CAUSES: [&str; 8] = [
-    "failure-rate",
-    "consecutive-failures",
-    "slow-call-rate",
-    "probes-failed",
-    "tripped",
-    "wait-over",
-    "probes-succeeded",
-    "reset",
+/// From where, and why. "hangs" is a slow call rate with calls that have not
+/// ended.
+const MOVES: [(State, &str); 17] = [
+    (State::Closed, "failure-rate"),
+    (State::Closed, "consecutive-failures"),
+    (State::Closed, "slow-call-rate"),
+    (State::Closed, "hangs"),
+    (State::Closed, "tripped"),
+    (State::Open, "wait-over"),
+    (State::Open, "reset"),
+    (State::HalfOpen, "probes-failed"),
+    (State::HalfOpen, "probes-succeeded"),
+    (State::HalfOpen, "tripped"),
+    (State::HalfOpen, "reset"),
+    // On the ramp.
+    (State::HalfOpen, "ramp-completed"),
+    (State::HalfOpen, "failure-rate"),
+    (State::HalfOpen, "consecutive-failures"),
+    (State::HalfOpen, "slow-call-rate"),
+    (State::HalfOpen, "hangs"),
+    (State::Open, "started-open"),
+];
+
+/// What else the model noticed, and in which state.
+const SEEN: [(State, &str); 12] = [
+    (State::HalfOpen, "passed by its share"),
+    (State::HalfOpen, "refused by its share"),
+    (State::HalfOpen, "refused ahead by its share"),
+    (State::HalfOpen, "judged a leftover probe"),
+    (State::HalfOpen, "passed over"),
+    (State::Closed, "passed by its share"),
+    (State::Closed, "refused by its share"),
+    (State::Closed, "refused ahead by its share"),
+    (State::Closed, "ended while it warmed up"),
+    (State::Closed, "found stuck"),
+    (State::Open, "refused ahead"),
+    (State::HalfOpen, "refused ahead"),
 ];
 
 fn evidence(cause: &Cause) -> Evidence {
@@ -303,6 +350,7 @@ fn evidence(cause: &Cause) -> Evidence {
         }
         Cause::WaitOver { waited, .. } => vec![nanos(waited)],
         Cause::ProbesSucceeded { successes, .. } => vec![successes.into()],
+        Cause::RampCompleted { over, .. } => vec![nanos(over)],
         _ => vec![],
     };
     (cause.label(), proof)
@@ -327,7 +375,26 @@ struct Setup {
     probes: u32,
     successes: u32,
     lease: Option<u64>,
+    ramp: Option<u64>,
+    throttle: Option<Throttled>,
+    start: Begin,
+    warm_up: u64,
     by_age: bool,
+}
+
+/// So often as the dependency succeeds, over that long, from that many calls on.
+#[derive(Clone, Copy, Debug)]
+struct Throttled {
+    k: Share,
+    span: u64,
+    minimum: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    Closed,
+    Open,
+    Observed(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -360,6 +427,10 @@ impl Setup {
             probes: 1,
             successes: 1,
             lease: None,
+            ramp: None,
+            throttle: None,
+            start: Begin::Closed,
+            warm_up: 0,
             by_age: true,
         }
     }
@@ -375,6 +446,12 @@ impl Setup {
             .minimum_calls(self.minimum)
             .sustained_for(Duration::from_nanos(self.sustained))
             .open_for(self.waits.to_backoff())
+            .start(match self.start {
+                Begin::Closed => Start::Closed,
+                Begin::Open => Start::Open,
+                Begin::Observed(span) => Start::ObserveOnly(Duration::from_nanos(span)),
+            })
+            .warm_up(Duration::from_nanos(self.warm_up))
             .cancellation(match self.by_age {
                 true => Cancellation::ByAge,
                 false => Cancellation::Neutral,
@@ -388,6 +465,13 @@ impl Setup {
         }
         if let Some((threshold, share)) = self.slow {
             config = config.slow_calls(Duration::from_nanos(threshold), share.fraction());
+        }
+        if let Some(over) = self.ramp {
+            config = config.ramp(Duration::from_nanos(over));
+        }
+        if let Some(Throttled { k, span, minimum }) = self.throttle {
+            let throttle = Throttle::new(k.fraction()).window(Duration::from_nanos(span));
+            config = config.throttle(throttle.minimum_calls(minimum));
         }
         let mut probes = Probes::new(self.probes).successes(self.successes);
         if let Some(lease) = self.lease {
@@ -446,6 +530,28 @@ struct Bench {
     first_generation: u64,
     log: Log,
     permits: Vec<Permit>,
+    service: CircuitBreaker<Inner, ResultClassifier>,
+    stuck: CircuitBreaker<Inner, ResultClassifier>,
+}
+
+/// A service that is ready, or never.
+#[derive(Clone)]
+struct Inner {
+    is_stuck: bool,
+}
+
+impl Service<()> for Inner {
+    type Response = ();
+    type Error = BoxError;
+    type Future = Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.is_stuck { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
 }
 
 #[derive(Clone, Default)]
@@ -467,7 +573,17 @@ impl Bench {
         let config = change(setup.to_builder()).clock(&clock).observer(log.clone()).build();
         let circuit = Circuit::new(config.expect("the setup is valid"));
         let first_generation = circuit.snapshot().generation;
-        Self { born: clock.now(), circuit, clock, first_generation, log, permits: Vec::new() }
+        let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+        Self {
+            born: clock.now(),
+            service: layer.layer(Inner { is_stuck: false }),
+            stuck: layer.layer(Inner { is_stuck: true }),
+            circuit,
+            clock,
+            first_generation,
+            log,
+            permits: Vec::new(),
+        }
     }
 
     fn acquire(&mut self) -> Answer {
@@ -476,7 +592,27 @@ impl Bench {
                 self.permits.push(permit);
                 Ok(())
             }
-            Err(open) => Err((open.state(), open.retry_after().map(nanos))),
+            Err(open) => Err(refusal(&open)),
+        })
+    }
+
+    fn poll(&mut self) -> Answer {
+        Some(match self.service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => panic!("it neither waits nor is stuck"),
+            Poll::Ready(answer) => {
+                answer.map_err(|error| refusal(CircuitOpen::find_in(&*error).expect("a refusal")))
+            }
+        })
+    }
+
+    /// Stuck is not refused.
+    fn poll_stuck(&mut self) -> Answer {
+        Some(match self.stuck.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => panic!("what is stuck is not ready"),
+            Poll::Ready(Err(error)) => {
+                Err(refusal(CircuitOpen::find_in(&*error).expect("a refusal")))
+            }
         })
     }
 
@@ -516,6 +652,8 @@ impl Bench {
                 failure_rate: seen.window.failure_rate,
                 slow_rate: seen.window.slow_rate,
             },
+            admitted_share: seen.admitted_share,
+            overdue: seen.window.overdue,
             progress: seen.probes.map(|probes| Progress {
                 permits_left: probes.permits_left,
                 in_flight: probes.in_flight,
@@ -556,6 +694,10 @@ impl Bench {
     }
 }
 
+fn refusal(open: &CircuitOpen) -> (State, Option<u64>) {
+    (open.state(), open.retry_after().map(nanos))
+}
+
 // The model ------------------------------------------------------------------
 
 /// All that ever happened. Nothing is added up before somebody asks.
@@ -572,7 +714,13 @@ struct Model {
     in_flight: Vec<usize>,
     /// Every outcome that entered a window, in order.
     judged: Vec<Judged>,
+    /// Every call that asked where a share passes.
+    asked: Vec<Asked>,
+    /// Every call that the throttle knows of.
+    throttled: Vec<Known>,
     moves: Vec<Move>,
+    /// What a history is to reach.
+    seen: Vec<(State, &'static str)>,
     rejected: u64,
     would_reject: u64,
     laid: Option<Laid>,
@@ -585,12 +733,38 @@ struct Era {
     /// While open: until when, and why; while half-open: what it was.
     wait: u64,
     cause: Option<Evidence>,
+    /// While half-open: when enough probes had succeeded, if a ramp follows.
+    ramp: Option<u64>,
+}
+
+impl Era {
+    fn closed(since: u64) -> Self {
+        Self { state: State::Closed, since, wait: 0, cause: None, ramp: None }
+    }
+}
+
+/// A call that asked, and how much it earned of what one costs.
+#[derive(Clone)]
+struct Asked {
+    generation: usize,
+    earned: u64,
+    passed: bool,
+}
+
+/// A call that ended, or was refused, under the throttle's eyes.
+#[derive(Clone)]
+struct Known {
+    generation: usize,
+    at: u64,
+    accepted: bool,
 }
 
 #[derive(Clone)]
 struct Call {
     generation: usize,
     acquired: u64,
+    /// It passed where the machine would have refused it, or was not asked.
+    passed_over: bool,
     /// What the machine makes of it, if it is a probe.
     probe: Option<Fate>,
     /// As what the totals count it.
@@ -636,49 +810,74 @@ struct Laid {
 
 impl Model {
     fn new(setup: Setup) -> Self {
-        Self {
+        let mut model = Self {
             setup,
             now: 0,
-            eras: vec![Era { state: State::Closed, since: 0, wait: 0, cause: None }],
+            eras: vec![Era::closed(0)],
             calls: Vec::new(),
             in_flight: Vec::new(),
             judged: Vec::new(),
+            asked: Vec::new(),
+            throttled: Vec::new(),
             moves: Vec::new(),
+            seen: Vec::new(),
             rejected: 0,
             would_reject: 0,
             laid: None,
+        };
+        match setup.start {
+            Begin::Closed => {}
+            Begin::Open => {
+                let cause = Some(("started-open", vec![]));
+                let wait = setup.waits.nth(0);
+                model.eras = vec![Era { state: State::Open, wait, cause, ..Era::closed(0) }];
+                model.seen.push((State::Open, "started-open"));
+            }
+            Begin::Observed(span) => {
+                let kind = OverrideKind::ObserveOnly;
+                model.laid = Some(Laid { kind, at: 0, expires_in: Some(span) });
+            }
         }
+        model
     }
 
     // What is done to it.
 
     fn acquire(&mut self) -> Answer {
-        self.let_leases_end();
-        let answer = match self.in_force() {
-            Some((OverrideKind::ForceOpen, _)) => Err((State::Open, self.retry_after())),
-            Some((OverrideKind::ForceClosed, _)) => Ok(None),
-            Some((_, _)) => self.admit().or_else(|_| {
-                self.would_reject += 1;
-                Ok(None)
+        self.let_time_pass();
+        let kind = self.in_force().map(|(kind, _)| kind);
+        let answer = match kind {
+            Some(OverrideKind::ForceOpen) => Err((State::Open, self.retry_after())),
+            // While closed it is a call like any other, but for its age.
+            Some(OverrideKind::ForceClosed) => Ok(match self.era().state {
+                State::Closed => (None, false),
+                State::Open | State::HalfOpen => (None, true),
             }),
-            None => self.admit(),
+            Some(_) => self.admit().map(|probe| (probe, false)).or_else(|_| {
+                self.would_reject += 1;
+                Ok((None, true))
+            }),
+            None => self.admit().map(|probe| (probe, false)),
         };
         Some(match answer {
-            Ok(probe) => {
-                self.in_flight.push(self.calls.len());
-                let (generation, acquired) = (self.generation(), self.now);
+            Ok((probe, passed_over)) => {
                 let is_minded = self.setup.slow.is_some()
-                    && self.era().state == State::Closed
-                    && !matches!(self.in_force(), Some((OverrideKind::ForceClosed, _)));
-                let aging = is_minded.then_some(Aging::InTime);
+                    && probe.is_none()
+                    && !passed_over
+                    && kind != Some(OverrideKind::ForceClosed);
+                self.in_flight.push(self.calls.len());
                 self.calls.push(Call {
-                    generation,
-                    acquired,
+                    generation: self.generation(),
+                    acquired: self.now,
+                    passed_over,
                     probe,
                     counted: None,
                     slow: false,
-                    aging,
+                    aging: is_minded.then_some(Aging::InTime),
                 });
+                if passed_over {
+                    self.note("passed over");
+                }
                 Ok(())
             }
             Err(refusal) => {
@@ -692,21 +891,70 @@ impl Model {
     fn admit(&mut self) -> Result<Option<Fate>, (State, Option<u64>)> {
         self.mind_the_overdue();
         let era = self.era().clone();
-        if era.state == State::Closed {
-            return Ok(None);
-        }
         if era.state == State::Open && self.now >= era.since + era.wait {
             let half_open = Era { state: State::HalfOpen, since: self.now, ..era };
             self.go(half_open, ("wait-over", vec![era.wait]));
         }
-        if self.era().state == State::HalfOpen && self.permits_left() > 0 {
+        if self.is_probing() && self.permits_left() > 0 {
             return Ok(Some(Fate::Outstanding));
+        }
+        if self.lets_a_share_pass() && self.ask() {
+            return Ok(None);
         }
         Err((self.era().state, self.own_retry_after()))
     }
 
+    /// A look from `poll_ready`: takes nothing, and is a call that asked only if
+    /// it is refused.
+    fn poll(&mut self) -> Answer {
+        let was_laid = self.laid.is_some();
+        self.let_time_pass();
+        let kind = self.in_force().map(|(kind, _)| kind);
+        // While closed the admission minds them, a lock later, unless there is a
+        // lock anyway.
+        if kind.is_none() && (was_laid || self.asks_each_call()) {
+            self.mind_the_overdue();
+        }
+        let era = self.era();
+        let admits = match kind {
+            Some(OverrideKind::ForceOpen) => false,
+            Some(_) => true,
+            None if era.state == State::Open => self.now >= era.since + era.wait,
+            None if self.is_probing() => self.permits_left() > 0,
+            None => self.has_earned_enough(),
+        };
+        if admits {
+            return Some(Ok(()));
+        }
+        self.rejected += 1;
+        let refusal = match kind {
+            Some(_) => (State::Open, self.retry_after()),
+            None => (self.era().state, self.own_retry_after()),
+        };
+        if kind.is_none() && self.lets_a_share_pass() {
+            self.ask();
+            self.note("refused ahead by its share");
+        } else {
+            self.note("refused ahead");
+        }
+        Some(Err(refusal))
+    }
+
+    /// Who is stuck behind calls that hang has to find that out itself.
+    fn poll_stuck(&mut self) -> Answer {
+        let answer = self.poll();
+        if answer == Some(Ok(())) && self.in_force().is_none() {
+            let before = self.era().state;
+            self.mind_the_overdue();
+            if self.era().state != before {
+                self.seen.push((before, "found stuck"));
+            }
+        }
+        answer
+    }
+
     fn finish(&mut self, pick: usize, end: End) {
-        self.let_leases_end();
+        self.let_time_pass();
         let index = self.in_flight.remove(pick);
         let call = self.calls[index].clone();
         if call.probe == Some(Fate::TimedOut) {
@@ -726,36 +974,110 @@ impl Model {
         };
         self.calls[index].counted = Some(counted);
         self.calls[index].slow = slow;
-        if matches!(self.in_force(), Some((OverrideKind::ForceClosed, _))) {
+        let is_heard = !matches!(self.in_force(), Some((OverrideKind::ForceClosed, _)));
+        if !is_heard || call.passed_over {
             return;
         }
         let failed = counted == "failure";
         let decides = failed || counted == "success" || slow;
-        if call.probe.is_some() {
+        if self.is_probing() {
             self.calls[index].probe = Some(match decides {
                 true if failed || slow => Fate::Failed,
                 true => Fate::Succeeded,
                 false => Fate::GivenBack,
             });
             self.decide_on_probes(self.now);
-        } else if self.era().state == State::Closed && decides {
+        } else if self.is_warming_up() {
+            self.note("ended while it warmed up");
+        } else if decides {
             let (generation, at) = (self.generation(), self.now);
             let cancelled = counted == "cancelled";
             self.judged.push(Judged { generation, at, failed, slow, cancelled });
+            let accepted = counted == "success";
+            self.throttled.push(Known { generation, at, accepted });
+            if call.probe.is_some() {
+                self.note("judged a leftover probe");
+            }
             self.decide_on_rules();
         }
     }
 
+    // Where a share passes.
+
+    /// All of the calls are a share too.
+    fn lets_a_share_pass(&self) -> bool {
+        self.era().state == State::Closed || self.era().ramp.is_some()
+    }
+
+    /// What a call that asks now earns, and what it costs to pass.
+    fn share(&self) -> (u64, u64) {
+        match (self.era().ramp, self.setup.ramp) {
+            (Some(began), Some(over)) => (self.now - began, over),
+            _ => (self.throttled_share(), MILLION),
+        }
+    }
+
+    /// In parts of a million, rounded down.
+    fn throttled_share(&self) -> u64 {
+        let Some(Throttled { k, minimum, .. }) = self.setup.throttle else { return MILLION };
+        let known = self.known_at(self.now);
+        let requests = known.len() as u64;
+        let accepts = known.iter().filter(|call| call.accepted).count() as u64;
+        match requests < minimum {
+            true => MILLION,
+            false => MILLION.min((k.parts() * accepts + MILLION) / (requests + 1)),
+        }
+    }
+
+    /// What the throttle's window, of ten buckets, holds at `now`.
+    fn known_at(&self, now: u64) -> Vec<&Known> {
+        let Some(Throttled { span, .. }) = self.setup.throttle else { return Vec::new() };
+        let of = |at| bucket(at, span, 10);
+        let of_now = self.throttled.iter().filter(|call| call.generation == self.generation());
+        of_now.filter(|call| of(call.at) + 10 > of(now)).collect()
+    }
+
+    /// Each call that asks earns the share of its time; one that passes costs a
+    /// whole.
+    fn has_earned_enough(&self) -> bool {
+        let (earns, whole) = self.share();
+        let of_now = self.asked.iter().filter(|call| call.generation == self.generation());
+        let earned: u64 = of_now.clone().map(|call| call.earned).sum();
+        let passed = of_now.filter(|call| call.passed).count() as u64;
+        earned + earns >= whole * (passed + 1)
+    }
+
+    fn ask(&mut self) -> bool {
+        let (generation, at) = (self.generation(), self.now);
+        let (earned, whole) = self.share();
+        let passed = self.has_earned_enough();
+        if earned < whole {
+            self.note(if passed { "passed by its share" } else { "refused by its share" });
+        }
+        self.asked.push(Asked { generation, earned, passed });
+        if !passed && self.era().state == State::Closed {
+            self.throttled.push(Known { generation, at, accepted: false });
+        }
+        passed
+    }
+
+    /// Whether the machine is asked for each call though it is not open.
+    fn asks_each_call(&self) -> bool {
+        let last = self.throttled.last().filter(|last| last.generation == self.generation());
+        let throttles = |last: &Known| self.known_at(last.at).iter().any(|call| !call.accepted);
+        self.era().ramp.is_some() || self.era().state == State::Closed && last.is_some_and(throttles)
+    }
+
     fn trip(&mut self) {
-        self.let_leases_end();
+        self.let_time_pass();
         if self.era().state != State::Open {
             self.open(self.now, ("tripped", vec![]));
         }
     }
 
     fn reset(&mut self) {
-        self.let_leases_end();
-        let closed = Era { state: State::Closed, since: self.now, wait: 0, cause: None };
+        self.let_time_pass();
+        let closed = Era::closed(self.now);
         if self.era().state == State::Closed {
             self.eras.push(closed);
         } else {
@@ -764,24 +1086,29 @@ impl Model {
     }
 
     fn lay(&mut self, kind: OverrideKind, expiry: Expiry) {
-        self.let_leases_end();
+        self.let_time_pass();
         let expires_in = match expiry {
             Expiry::AsItComes => Some(HOUR),
             Expiry::In(left) => Some(left),
             Expiry::UntilCleared => None,
         };
         self.laid = Some(Laid { kind, at: self.now, expires_in });
+        // One that lasts no time at all is over.
+        self.let_time_pass();
     }
 
     fn clear(&mut self) {
-        self.let_leases_end();
+        self.let_time_pass();
         self.laid = None;
     }
 
     // What it decides.
 
-    /// Leases end at their own instants, whenever it is noticed.
-    fn let_leases_end(&mut self) {
+    /// Leases and ramps end at their own instants, whenever it is noticed.
+    fn let_time_pass(&mut self) {
+        if self.in_force().is_none() {
+            self.laid = None;
+        }
         while let Some(end) = self.next_lease_end().filter(|end| *end <= self.now) {
             let lease = self.lease();
             for index in self.probes_that(Fate::Outstanding) {
@@ -793,6 +1120,10 @@ impl Model {
             }
             self.decide_on_probes(end);
         }
+        if let Some(end) = self.ramp_end().filter(|end| *end <= self.now) {
+            let over = self.setup.ramp.expect("there is one");
+            self.go(Era::closed(end), ("ramp-completed", vec![over]));
+        }
     }
 
     fn decide_on_probes(&mut self, at: u64) {
@@ -801,8 +1132,11 @@ impl Model {
         let timed_out = self.count_probes_that(Fate::TimedOut);
         let failures = timed_out + self.count_probes_that(Fate::Failed);
         if successes >= required {
-            let closed = Era { state: State::Closed, since: at, wait: 0, cause: None };
-            self.go(closed, ("probes-succeeded", vec![successes.into()]));
+            if self.setup.ramp.is_some() {
+                self.eras.last_mut().expect("there is always a state").ramp = Some(at);
+            } else {
+                self.go(Era::closed(at), ("probes-succeeded", vec![successes.into()]));
+            }
         } else if probes - failures < required {
             let proof = [failures, timed_out, probes, required].map(u64::from);
             self.open(at, ("probes-failed", proof.to_vec()));
@@ -812,7 +1146,7 @@ impl Model {
     /// Opens if it would, had the calls that are overdue ended now.
     fn mind_the_overdue(&mut self) {
         let Some((threshold, share)) = self.setup.slow else { return };
-        if self.era().state != State::Closed {
+        if !self.lets_a_share_pass() || self.is_warming_up() {
             return;
         }
         let of_now = self.judged_now();
@@ -931,7 +1265,8 @@ impl Model {
         let since_closed = self.eras.iter().rev().take_while(|era| era.state != State::Closed);
         let step = since_closed.filter(|era| era.state == State::HalfOpen).count();
         let wait = self.setup.waits.nth(step as u32);
-        let open = Era { state: State::Open, since: at, wait, cause: Some(cause.clone()) };
+        let why = Some(cause.clone());
+        let open = Era { state: State::Open, since: at, wait, cause: why, ramp: None };
         self.go(open, cause);
     }
 
@@ -952,7 +1287,7 @@ impl Model {
     /// Time goes on for a reader too, but only in what is read.
     fn view(&self) -> View {
         let mut seen = self.clone();
-        seen.let_leases_end();
+        seen.let_time_pass();
         let era = seen.era();
         View {
             state: era.state,
@@ -961,7 +1296,9 @@ impl Model {
             retry_after: seen.retry_after(),
             cause: era.cause.clone(),
             window: seen.rates(),
-            progress: (era.state == State::HalfOpen).then(|| Progress {
+            admitted_share: seen.admitted_share(),
+            overdue: seen.count_overdue(),
+            progress: seen.is_probing().then(|| Progress {
                 permits_left: seen.permits_left(),
                 in_flight: seen.count_probes_that(Fate::Outstanding),
                 successes: seen.count_probes_that(Fate::Succeeded),
@@ -994,7 +1331,8 @@ impl Model {
             (as_what, calls.count() as u64)
         };
         let slow = self.calls.iter().filter(|call| call.slow).count() as u64;
-        let opened = self.eras.iter().filter(|era| era.state == State::Open).count() as u64;
+        // A start is no opening.
+        let opened = self.eras[1..].iter().filter(|era| era.state == State::Open).count() as u64;
         [
             counted("success"),
             counted("failure"),
@@ -1030,14 +1368,56 @@ impl Model {
     fn own_retry_after(&self) -> Option<u64> {
         let era = self.era();
         match era.state {
-            State::Closed => None,
+            State::Closed => {
+                let throttle = self.setup.throttle.filter(|_| self.throttled_share() < MILLION);
+                throttle.map(|throttle| throttle.span / 10)
+            }
             State::Open => Some((era.since + era.wait).saturating_sub(self.now)),
+            // A percent on, or at the end.
+            State::HalfOpen if era.ramp.is_some() => {
+                let percent = self.setup.ramp.map(|over| (over / 100).max(1));
+                percent.min(self.ramp_end().map(|end| end - self.now))
+            }
             State::HalfOpen if self.permits_left() > 0 => None,
             State::HalfOpen => self.next_lease_end().map(|end| end - self.now),
         }
     }
 
+    fn admitted_share(&self) -> Option<f64> {
+        let (share, whole) = self.share();
+        let is_partial = share < whole || self.era().ramp.is_some();
+        (self.lets_a_share_pass() && is_partial).then(|| share as f64 / whole as f64)
+    }
+
+    /// Those that are no news are let go of when the next call asks.
+    fn count_overdue(&self) -> u64 {
+        let Some((threshold, _)) = self.setup.slow else { return 0 };
+        let counts = |call: &&Call| {
+            call.generation == self.generation()
+                && call.aging.is_some_and(|aging| aging != Aging::Old)
+                && self.now - call.acquired > threshold
+        };
+        self.in_flight.iter().map(|index| &self.calls[*index]).filter(counts).count() as u64
+    }
+
     // What it is asked for in all of these.
+
+    fn note(&mut self, what: &'static str) {
+        self.seen.push((self.era().state, what));
+    }
+
+    fn is_probing(&self) -> bool {
+        self.era().state == State::HalfOpen && self.era().ramp.is_none()
+    }
+
+    /// It does so while closed alone.
+    fn is_warming_up(&self) -> bool {
+        self.era().state == State::Closed && self.now < self.setup.warm_up
+    }
+
+    fn ramp_end(&self) -> Option<u64> {
+        Some(self.era().ramp? + self.setup.ramp?)
+    }
 
     fn era(&self) -> &Era {
         self.eras.last().expect("there is always a state")
@@ -1051,7 +1431,11 @@ impl Model {
         self.setup.lease.unwrap_or(self.era().wait.max(10 * SECOND))
     }
 
+    /// On the ramp there are none.
     fn next_lease_end(&self) -> Option<u64> {
+        if !self.is_probing() {
+            return None;
+        }
         let outstanding = self.probes_that(Fate::Outstanding);
         outstanding.into_iter().map(|index| self.calls[index].acquired + self.lease()).min()
     }
@@ -1113,12 +1497,18 @@ impl Model {
                 0 => 0,
                 sustained => until_next_bucket(self.now, 2 * sustained, 8),
             },
+            Mark::OfTheRamp => self.setup.ramp.map_or(0, |over| over / 8),
+            Mark::NextThrottleBucket => match self.setup.throttle {
+                None => 0,
+                Some(throttle) => until_next_bucket(self.now, throttle.span, 10),
+            },
             Mark::Deadline => {
                 let era = self.era();
                 let wait = (era.state == State::Open).then_some(era.since + era.wait);
                 let laid = self.laid.as_ref();
                 let laid = laid.and_then(|laid| Some(laid.at + laid.expires_in?));
-                let ends = [wait, self.next_lease_end(), laid];
+                let warm_up = Some(self.setup.warm_up);
+                let ends = [wait, self.next_lease_end(), self.ramp_end(), laid, warm_up];
                 let ahead = ends.into_iter().flatten().filter(|end| *end > self.now);
                 ahead.min().map_or(0, |end| end - self.now)
             }
@@ -1138,12 +1528,28 @@ fn until_next_bucket(now: u64, span: u64, buckets: u32) -> u64 {
 
 // What is tried --------------------------------------------------------------
 
+const MILLION: u64 = 1_000_000;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 const HOUR: u64 = 3_600 * SECOND;
 
 fn case() -> impl Strategy<Value = (Setup, Vec<Op>)> {
-    (setup(), prop::collection::vec(op(), 30..=80))
+    let eighths = prop::option::weighted(0.4, 1..8usize);
+    let history = prop::collection::vec(op(), 30..=80);
+    (setup(), eighths, history).prop_map(|(setup, eighths, mut history)| {
+        if let Some(eighths) = eighths {
+            history.splice(0..0, up_the_ramp(&setup, eighths));
+        }
+        (setup, history)
+    })
+}
+
+/// By chance alone few get there.
+fn up_the_ramp(setup: &Setup, eighths: usize) -> impl Iterator<Item = Op> + use<> {
+    let probe = Op::Call(Some(Outcome::Success), Mark::Nothing, 0);
+    let probes = std::iter::repeat_n(probe, setup.successes as usize);
+    let climb = std::iter::repeat_n(Op::Advance(Mark::OfTheRamp, 0), eighths);
+    [Op::Trip, Op::Advance(Mark::FirstWait, 0)].into_iter().chain(probes).chain(climb)
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -1154,11 +1560,17 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop::sample::select(vec![0, 0, 4 * MS, 10 * MS + 3]),
     );
     let lease = prop::sample::select(vec![4 * MS, 10 * MS, 25 * MS]);
-    let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease));
-    (kept(), 0..=6u64, rules, waits(), half_open, any::<bool>()).prop_map(
-        |(window, minimum, rules, waits, (probes, spared, lease), by_age)| {
+    let ramp = prop::sample::select(vec![99, 20 * MS + 3, 100 * MS, 400 * MS]);
+    let ramp = prop::option::weighted(0.6, ramp);
+    let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease), ramp);
+    let beginning = (begin(), prop::sample::select(vec![0, 0, 0, 0, 6 * MS, 40 * MS]));
+    let beside = (prop::option::weighted(0.3, throttled()), beginning, any::<bool>());
+    (kept(), 0..=6u64, rules, waits(), half_open, beside).prop_map(
+        |(window, minimum, rules, waits, (probes, spared, lease, ramp), beside)| {
             let (failure_rate, consecutive, slow, sustained) = rules;
+            let (throttle, (start, warm_up), by_age) = beside;
             let none = failure_rate.is_none() && consecutive.is_none() && slow.is_none();
+            let none = none && throttle.is_none();
             Setup {
                 window,
                 minimum: match window {
@@ -1173,6 +1585,10 @@ fn setup() -> impl Strategy<Value = Setup> {
                 probes,
                 successes: probes.saturating_sub(spared).max(1),
                 lease,
+                ramp,
+                throttle,
+                start,
+                warm_up,
                 by_age,
             }
         },
@@ -1185,6 +1601,22 @@ fn kept() -> impl Strategy<Value = Kept> {
         (1..=12u32).prop_map(Kept::Calls),
         (span, 1..=6u32).prop_map(|(span, buckets)| Kept::Time { span, buckets }),
     ]
+}
+
+fn begin() -> impl Strategy<Value = Begin> {
+    prop::sample::select(vec![
+        Begin::Closed,
+        Begin::Closed,
+        Begin::Closed,
+        Begin::Open,
+        Begin::Observed(15 * MS),
+    ])
+}
+
+fn throttled() -> impl Strategy<Value = Throttled> {
+    let k = prop::sample::select(vec![Share(1, 1), Share(2, 1), Share(3, 2)]);
+    let span = prop::sample::select(vec![7 * MS, 30 * MS + 1, 200 * MS]);
+    (k, span, 0..=6u64).prop_map(|(k, span, minimum)| Throttled { k, span, minimum })
 }
 
 fn share() -> impl Strategy<Value = Share> {
@@ -1206,7 +1638,7 @@ fn waits() -> impl Strategy<Value = Waits> {
 /// between strategies would cost ten times as much, and there are half a
 /// million operations.
 fn op() -> impl Strategy<Value = Op> {
-    let weights = [20, 24, 24, 18, 2, 1, 4, 2];
+    let weights = [20, 24, 24, 18, 2, 1, 4, 2, 5, 2];
     let which: Vec<_> = (0..).zip(weights).flat_map(|(op, weight)| vec![op; weight]).collect();
     let which = prop::sample::select(which);
     (which, 0..60usize, end(), mark(), off(), laid()).prop_map(
@@ -1218,7 +1650,9 @@ fn op() -> impl Strategy<Value = Op> {
             4 => Op::Trip,
             5 => Op::Reset,
             6 => Op::Lay(kind, expiry),
-            _ => Op::Clear,
+            7 => Op::Clear,
+            8 => Op::Poll,
+            _ => Op::PollStuck,
         },
     )
 }
@@ -1249,6 +1683,9 @@ fn mark() -> impl Strategy<Value = Mark> {
         Mark::Sustained,
         Mark::NextBucket,
         Mark::NextStep,
+        Mark::OfTheRamp,
+        Mark::OfTheRamp,
+        Mark::NextThrottleBucket,
         Mark::Deadline,
         Mark::Deadline,
     ])

@@ -7,7 +7,7 @@ use std::{
 
 use tower_breaker::{
     Backoff, Cause, Circuit, Config, ConfigBuilder, ManualClock, Observer, Outcome, Override,
-    Probes, State, Transition,
+    Probes, State, Throttle, Transition,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -206,6 +206,31 @@ fn refusals_that_are_seen_ahead_count_as_calls_that_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_asks_once_a_percent_however_often_it_is_polled() {
+    use tower::{Layer, Service, service_fn};
+    use tower_breaker::{BoxError, CircuitBreakerLayer, ResultClassifier, WhenOpen};
+
+    let clock = ManualClock::new();
+    let circuit = ramping(config(&clock), &clock);
+    let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new())
+        .when_open(WhenOpen::Wait);
+    let mut service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    clock.advance(10 * SECOND);
+    // Beside something busy in the same task, say.
+    for _ in 0..100 {
+        assert!(service.poll_ready(&mut context).map_ok(drop).is_pending());
+    }
+    circuit.try_acquire().unwrap_err();
+    // Each percent it asks again: 10, 10, 11, 12 and so on to 16 make 101.
+    for percent in 11..=16 {
+        clock.advance(SECOND);
+        let ready = service.poll_ready(&mut context).map_ok(drop);
+        assert_eq!(ready.is_ready(), percent == 16, "{percent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_gets_through_on_the_ramp() {
     use tower::{Layer, ServiceExt, service_fn};
     use tower_breaker::{BoxError, CircuitBreakerLayer, ResultClassifier, WhenOpen};
@@ -267,6 +292,17 @@ fn the_share_is_told_once_a_percent() {
     let percents: Vec<_> = (0..100).map(|percent| f64::from(percent) / 100.0).collect();
     assert_eq!(told, percents);
     assert_eq!(circuit.state(), State::Closed);
+}
+
+#[test]
+fn beside_a_throttle_the_ramp_s_share_alone_is_told() {
+    let (clock, log) = (ManualClock::new(), Log::default());
+    let throttle = Throttle::new(1.0).minimum_calls(0);
+    let config = config(&clock).no_failure_rate().throttle(throttle).observer(log.clone());
+    let circuit = ramping(config, &clock);
+    clock.advance(50 * SECOND);
+    assert_eq!(call(&circuit, 40, Outcome::Failure), 20, "while closed it would throttle");
+    assert_eq!(*log.1.lock().unwrap(), [0.0, 0.5]);
 }
 
 #[test]

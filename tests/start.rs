@@ -116,6 +116,21 @@ fn a_circuit_that_starts_open_is_probed_though_it_warms_up() {
 }
 
 #[test]
+fn a_ramp_is_judged_though_it_warms_up() {
+    let clock = ManualClock::new();
+    let config = config(&clock).start(Start::Open).warm_up(60 * SECOND).ramp(8 * SECOND);
+    let circuit = circuit(config);
+    clock.advance(SECOND);
+    circuit.try_acquire().unwrap().record(Outcome::Success);
+    clock.advance(4 * SECOND);
+    let hung: Vec<_> = (0..4).filter_map(|_| circuit.try_acquire().ok()).collect();
+    assert_eq!(hung.len(), 2);
+    clock.advance(SECOND + Duration::from_nanos(1));
+    circuit.try_acquire().unwrap_err();
+    assert_eq!(circuit.state(), State::Open, "as it would be had they ended");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let start = Config::builder("a").start(Start::ObserveOnly(Duration::ZERO)).build();
     assert!(start.unwrap_err().to_string().contains("start"));

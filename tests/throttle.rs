@@ -167,6 +167,27 @@ fn under_an_observer_s_eyes_nothing_is_refused() {
 }
 
 #[test]
+fn what_an_operator_refuses_says_nothing_of_the_dependency() {
+    use tower::{Layer, Service, service_fn};
+    use tower_breaker::{BoxError, CircuitBreakerLayer, ResultClassifier};
+
+    let clock = ManualClock::new();
+    let circuit = circuit(config(&clock));
+    let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+    let mut service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    call(&circuit, 20, Outcome::Success);
+    circuit.set_override(Override::force_open());
+    for _ in 0..100 {
+        assert!(service.poll_ready(&mut context).map_ok(drop).is_ready());
+        circuit.try_acquire().unwrap_err();
+    }
+    circuit.clear_override();
+    assert_eq!(circuit.snapshot().admitted_share, None);
+    assert_eq!(call(&circuit, 20, Outcome::Success), 20);
+}
+
+#[test]
 fn the_share_is_told_when_it_changes() {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<f64>>>);

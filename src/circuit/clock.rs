@@ -50,8 +50,9 @@ impl Clock {
         Self(Kind::Manual(clock))
     }
 
+    /// What it shows.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    pub(crate) fn now(&self) -> Instant {
+    pub fn now(&self) -> Instant {
         match &self.0 {
             Kind::System => Instant::now(),
             #[cfg(feature = "tokio")]

@@ -290,7 +290,9 @@ async fn watch(hold: Hold, check: HealthCheck) {
 async fn run(hold: &Hold, check: &HealthCheck) -> Option<bool> {
     let mut timeout = {
         let circuit = Circuit(hold.circuit.upgrade()?);
-        circuit.sleep_until(super::clock::add(circuit.instant(), check.timeout))
+        // What does not fit into nanoseconds is for ever, and no instant.
+        let timeout = Duration::from_nanos(nanos(check.timeout));
+        circuit.sleep_until(super::clock::add(circuit.instant(), timeout))
     };
     // A panic in there is reported by the panic hook, and a failure here.
     let Ok(mut checking) = catch_unwind(AssertUnwindSafe(|| (check.check)())) else {

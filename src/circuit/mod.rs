@@ -59,7 +59,7 @@ use self::{
 };
 use crate::{
     machine::{End, Fact, Facts, Gate, Machine, Rejection, Role, Ticket},
-    outcome::{CallEnd, Outcome},
+    outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
     start::Start,
@@ -96,6 +96,8 @@ struct Shared {
     /// Successes that passed the clean gate, and rejections at the open one.
     passed: Alone<AtomicU64>,
     rejected: Alone<AtomicU64>,
+    /// Fallbacks by how they ended.
+    fallbacks: Alone<[AtomicU64; 3]>,
     core: Mutex<Core>,
     name: Arc<str>,
     clock: Clock,
@@ -159,6 +161,7 @@ impl Circuit {
             open_until: AtomicU64::new(open_until),
             passed: Alone(AtomicU64::new(0)),
             rejected: Alone(AtomicU64::new(0)),
+            fallbacks: Alone([0; 3].map(AtomicU64::new)),
             core: Mutex::new(core),
             name,
             clock,
@@ -202,6 +205,10 @@ impl Circuit {
         let mut totals = view.totals;
         totals.success += self.0.passed.0.load(Ordering::Relaxed);
         totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
+        let fallbacks = |end| self.0.fallbacks.0[end as usize].load(Ordering::Relaxed);
+        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
+        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
+        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
         Snapshot {
             name: self.0.name.to_string(),
             state: view.state,
@@ -337,11 +344,13 @@ impl Circuit {
 
     /// Whether a permit would be granted now; if not, the task is registered
     /// before anything can change, and what is returned is its key and when
-    /// to come back unasked.
+    /// to come back unasked. It asks again then, and not each time it is polled:
+    /// `back` is what it was told before.
     #[cfg(feature = "tokio")]
     fn look_or_register(
         &self,
         key: Option<u64>,
+        back: Option<Instant>,
         waker: &std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
         if looks_closed(self.0.gate.0.load(Ordering::Acquire)) {
@@ -349,8 +358,12 @@ impl Circuit {
         }
         let refused = self.update_core(|core, now, facts| {
             core.machine.look(now, facts).map_err(|rejection| {
-                core.machine.pass_over();
+                let earlier = back.filter(|back| self.0.instant(now) < *back);
+                if earlier.is_none() {
+                    core.machine.pass_over();
+                }
                 let back = rejection.retry_after.map(|wait| self.0.instant(now.after(wait)));
+                let back = back.map(|back| earlier.map_or(back, |earlier| earlier.min(back)));
                 (core.wakers.register(key, waker), back)
             })
         });
@@ -419,6 +432,12 @@ impl Circuit {
         let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
         self.0.observers.tell(|observer| observer.on_rejection(&open));
         open
+    }
+
+    /// Counts what a fallback came to.
+    pub(crate) fn fell_back(&self, end: FallbackEnd) {
+        self.0.fallbacks.0[end as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.observers.tell(|observer| observer.on_fallback(&self.0.name, end));
     }
 
     /// Takes a permit back.

@@ -7,15 +7,20 @@ use std::{
 };
 
 use super::{CircuitOpen, WindowSnapshot};
-use crate::{cause::Cause, outcome::CallEnd, overrides::Override, state::State};
+use crate::{
+    cause::Cause,
+    outcome::{CallEnd, FallbackEnd},
+    overrides::Override,
+    state::State,
+};
 
 /// Is told what happens in a circuit.
 ///
 /// Observers are called outside every lock. Transitions and overrides come in
 /// their order and each once: as a rule on the thread of the call that made
 /// them happen, whose thread-local context is then in place, but on another's
-/// if that one is still telling of an earlier one. Calls and rejections come on
-/// their own thread, always.
+/// if that one is still telling of an earlier one. Calls, rejections and
+/// fallbacks come on their own thread, always.
 ///
 /// An observer may look at the circuit and steer it. It should not take a
 /// permit: that is a call of its own, which it would be told of in turn. One
@@ -64,6 +69,12 @@ pub trait Observer: Send + Sync {
     /// [`Override::observe_only`].
     fn on_would_reject(&self, circuit: &str) {
         let _ = circuit;
+    }
+
+    /// A fallback ended. The call it answered for was told of before, as a
+    /// rejection or as a failure.
+    fn on_fallback(&self, circuit: &str, end: FallbackEnd) {
+        let _ = (circuit, end);
     }
 
     /// The share of calls that pass has changed by a whole percent, on the

@@ -6,6 +6,7 @@ use std::{
     mem,
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use super::{Circuit, sleep::Sleep};
@@ -49,6 +50,8 @@ impl Wakers {
 #[derive(Default)]
 pub(crate) struct Waiter {
     place: Option<Place>,
+    /// When to ask again.
+    back: Option<Instant>,
     sleep: Option<Sleep>,
 }
 
@@ -62,7 +65,7 @@ impl Waiter {
     pub(crate) fn poll(&mut self, circuit: &Circuit, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let key = self.place.as_ref().map(|place| place.key);
-            let (key, back) = match circuit.look_or_register(key, cx.waker()) {
+            let (key, back) = match circuit.look_or_register(key, self.back, cx.waker()) {
                 Ok(()) => {
                     *self = Self::default();
                     return Poll::Ready(());
@@ -70,6 +73,7 @@ impl Waiter {
                 Err(refused) => refused,
             };
             self.keep(circuit, key);
+            self.back = back;
             let Some(back) = back else {
                 self.sleep = None;
                 return Poll::Pending;

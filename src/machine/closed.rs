@@ -45,6 +45,11 @@ impl Closed {
         }
     }
 
+    /// For a ramp, which refuses by a share of its own.
+    pub(super) fn without_throttle(rules: &Rules) -> Self {
+        Self { throttling: None, ..Self::new(rules) }
+    }
+
     /// A call begins: where it is kept, if anybody wants to know its age.
     pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
         self.in_flight.as_mut()?.begin(now)

@@ -344,7 +344,7 @@ impl Machine {
         self.untrack(&ticket);
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
-        let is_cold = self.now < Time::ZERO.after(self.rules.warm_up);
+        let is_cold = self.is_cold();
         match (&mut self.phase, ticket.role) {
             (_, Role::PassedOver) => {}
             (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
@@ -404,8 +404,11 @@ impl Machine {
     }
 
     /// A caller was refused without having asked, and counts as one that has
-    /// where only a share passes.
+    /// where only a share passes; but not if it was an operator who refused.
     pub(crate) fn pass_over(&mut self) {
+        if self.overlay.is_some() {
+            return;
+        }
         match &mut self.phase {
             Phase::Closed(calls) => calls.pass_over(self.now),
             Phase::Ramp(ramp) => ramp.pass_over(self.now),
@@ -481,14 +484,18 @@ impl Machine {
     }
 
     /// When the dependency is to be checked: while open, once the wait is over.
+    /// Not before time alone has ended what is in the way of that.
     pub(crate) fn check_due(&mut self, now: Time, facts: &mut Facts) -> Due {
         self.settle(now, facts);
-        match &self.phase {
-            Phase::Open(open) if self.hears_checks() => {
-                Due::At { generation: self.generation, at: open.until }
+        let at = match (&self.phase, &self.overlay) {
+            (Phase::Open(open), Some(overlay)) if !self.hears_checks() => {
+                overlay.until.map(|until| until.max(open.until))
             }
-            _ => Due::Never,
-        }
+            (Phase::Open(open), _) => Some(open.until),
+            (Phase::HalfOpen(half_open), _) => half_open.next_deadline(),
+            (Phase::Closed(_) | Phase::Ramp(_), _) => None,
+        };
+        at.map_or(Due::Never, |at| Due::At { generation: self.generation, at })
     }
 
     /// The dependency was found healthy often enough, during that opening.
@@ -514,6 +521,9 @@ impl Machine {
             (true, Some(over)) => {
                 let ramp = Ramp::new(over, self.now, &self.rules);
                 self.enter(Phase::Ramp(ramp), cause, None, self.now, facts);
+                if let Phase::Ramp(ramp) = &mut self.phase {
+                    ramp.tell_share(self.now, facts);
+                }
             }
             (true, None) => self.close(cause, self.now, facts),
         }
@@ -617,6 +627,8 @@ impl Machine {
             }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
+                // Whoever checks is to know when the first lease ends.
+                facts.wake |= self.hold.is_some() && half_open.next_deadline().is_none();
                 if !half_open.take(self.next_probe, self.now) {
                     return Err(self.rejection());
                 }
@@ -636,14 +648,20 @@ impl Machine {
 
     /// Opens if the calls in flight are reason enough.
     fn find_overdue(&mut self, facts: &mut Facts) {
-        if self.now < Time::ZERO.after(self.rules.warm_up) {
-            return;
+        let is_cold = self.is_cold();
+        let calls = match &mut self.phase {
+            Phase::Closed(_) if is_cold => return,
+            Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls,
+            Phase::Open(_) | Phase::HalfOpen(_) => return,
+        };
+        if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
+            self.open(cause, self.now, facts);
         }
-        if let Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) = &mut self.phase {
-            if let Some(cause) = calls.reason_in_flight(self.now, &self.rules) {
-                self.open(cause, self.now, facts);
-            }
-        }
+    }
+
+    /// Whether it warms up. That excuses what happens while closed.
+    fn is_cold(&self) -> bool {
+        self.now < Time::ZERO.after(self.rules.warm_up)
     }
 
     fn ticket(&self, role: Role) -> Ticket {

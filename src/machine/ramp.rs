@@ -27,7 +27,8 @@ pub(super) struct Ramp {
 
 impl Ramp {
     pub(super) fn new(over: Duration, began: Time, rules: &Rules) -> Self {
-        Self { calls: Closed::new(rules), began, over: nanos(over), credit: 0, told: None }
+        let calls = Closed::without_throttle(rules);
+        Self { calls, began, over: nanos(over), credit: 0, told: None }
     }
 
     pub(super) fn began(&self) -> Time {
