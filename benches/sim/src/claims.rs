@@ -335,7 +335,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         peer: Contender::Resilience4j,
         question: Question::Protects,
         because: "It opens as soon as 50 of the last 100 calls have failed, however short that was. \
-                  At 500 calls/s that is a tenth of a second, so every second blip of 200 ms opens it, \
+                  At 500 calls/s that is a tenth of a second, so a blip of 200 ms opens it, \
                   for a minute. We wait until the trouble is a second old.",
     },
     Exception {

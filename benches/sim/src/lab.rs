@@ -31,6 +31,9 @@ impl Lab {
         // What a scenario is made of is all that tells it from another.
         let key = (format!("{scenario:?}"), contender);
         let size = self.size;
-        self.known.entry(key).or_insert_with(|| scenario.measure(contender, size.takes())).clone()
+        self.known
+            .entry(key)
+            .or_insert_with(|| scenario.measure(contender, scenario.takes(size)))
+            .clone()
     }
 }

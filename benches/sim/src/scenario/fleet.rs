@@ -45,6 +45,11 @@ impl Scenario for Fleet {
         Model::new(self.clients, self.rate, until).trouble(from, until, Health::Failing(1.0))
     }
 
+    /// A thousand clients are a sample of their own.
+    fn takes(&self, size: Size) -> u64 {
+        size.pick(size.takes(), 1)
+    }
+
     fn read(&self, _: Take, run: &Run) -> Figures {
         let (from, until) = self.span();
         let (mean, peak) = run.sent_rate(from + SETTLED, until);

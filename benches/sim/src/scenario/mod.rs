@@ -31,6 +31,11 @@ pub trait Scenario: fmt::Debug + Sync {
     /// What one take shows.
     fn read(&self, take: Take, run: &Run) -> Figures;
 
+    /// How many takes its numbers are of.
+    fn takes(&self, size: Size) -> u64 {
+        size.takes()
+    }
+
     /// One take.
     fn run(&self, contender: Contender, take: Take) -> Run {
         self.model(take).run(contender, take.seed())
@@ -96,7 +101,7 @@ impl Size {
         }
     }
 
-    /// How many takes the medians are of.
+    /// How many takes numbers are of, where nothing else is said.
     pub fn takes(self) -> u64 {
         self.pick(5, 3)
     }
