@@ -21,15 +21,16 @@ pub(super) struct Wakers {
 impl Wakers {
     /// Registers a task under `key`, or under a new one. Gives back the waker
     /// that was there: to be dropped once the lock is released, for the last
-    /// reference to a task may be its waker, and drop what it owns.
-    pub(super) fn register(&mut self, key: Option<u64>, waker: &Waker) -> (u64, Option<Waker>) {
+    /// reference to a task may be its waker, and drop what it owns. Cloning one
+    /// is somebody else's code as well: not under the lock either.
+    pub(super) fn register(&mut self, key: Option<u64>, waker: Waker) -> (u64, Option<Waker>) {
         let waiting = key.and_then(|key| self.waiting.iter_mut().find(|(k, _)| *k == key));
         if let Some((key, registered)) = waiting {
-            return (*key, Some(mem::replace(registered, waker.clone())));
+            return (*key, Some(mem::replace(registered, waker)));
         }
         let key = self.next;
         self.next += 1;
-        self.waiting.push((key, waker.clone()));
+        self.waiting.push((key, waker));
         (key, None)
     }
 
@@ -65,7 +66,7 @@ impl Waiter {
     pub(crate) fn poll(&mut self, circuit: &Circuit, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let key = self.place.as_ref().map(|place| place.key);
-            let (key, back) = match circuit.look_or_register(key, self.back, cx.waker()) {
+            let (key, back) = match circuit.look_or_register(key, self.back, cx.waker().clone()) {
                 Ok(()) => {
                     *self = Self::default();
                     return Poll::Ready(());
@@ -92,7 +93,7 @@ impl Waiter {
     /// for. Look at the circuit once more after this.
     pub(crate) fn register(&mut self, circuit: &Circuit, cx: &mut Context<'_>) {
         let key = self.place.as_ref().map(|place| place.key);
-        let key = circuit.register(key, cx.waker());
+        let key = circuit.register(key, cx.waker().clone());
         self.keep(circuit, key);
     }
 
