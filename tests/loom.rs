@@ -15,8 +15,8 @@ use std::{
 use loom::thread;
 use tower::{BoxError, Layer, Service, service_fn};
 use tower_breaker::{
-    Backoff, Cause, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer, Outcome,
-    Override, Probes, ResultClassifier, State, Transition, WhenOpen, Window,
+    Backoff, Cause, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer,
+    Outcome, Override, Probes, ResultClassifier, State, Transition, WhenOpen, Window,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

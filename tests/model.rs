@@ -1065,7 +1065,8 @@ impl Model {
     fn asks_each_call(&self) -> bool {
         let last = self.throttled.last().filter(|last| last.generation == self.generation());
         let throttles = |last: &Known| self.known_at(last.at).iter().any(|call| !call.accepted);
-        self.era().ramp.is_some() || self.era().state == State::Closed && last.is_some_and(throttles)
+        self.era().ramp.is_some()
+            || self.era().state == State::Closed && last.is_some_and(throttles)
     }
 
     fn trip(&mut self) {
