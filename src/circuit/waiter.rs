@@ -1,6 +1,7 @@
 //! Waiting for a circuit to admit: woken by its changes or by the time.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     mem,
@@ -15,7 +16,8 @@ use super::{Circuit, sleep::Sleep};
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     next: u64,
-    waiting: Vec<(u64, Waker)>,
+    /// In the order they came. There may be many, and each looks itself up.
+    waiting: BTreeMap<u64, Waker>,
 }
 
 impl Wakers {
@@ -24,26 +26,22 @@ impl Wakers {
     /// reference to a task may be its waker, and drop what it owns. Cloning one
     /// is somebody else's code as well: not under the lock either.
     pub(super) fn register(&mut self, key: Option<u64>, waker: Waker) -> (u64, Option<Waker>) {
-        let waiting = key.and_then(|key| self.waiting.iter_mut().find(|(k, _)| *k == key));
-        if let Some((key, registered)) = waiting {
-            return (*key, Some(mem::replace(registered, waker)));
-        }
-        let key = self.next;
-        self.next += 1;
-        self.waiting.push((key, waker));
-        (key, None)
+        let key = key.filter(|key| self.waiting.contains_key(key)).unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        (key, self.waiting.insert(key, waker))
     }
 
     /// Forgets a task, and gives back its waker like `register`.
     pub(super) fn remove(&mut self, key: u64) -> Option<Waker> {
-        let position = self.waiting.iter().position(|(waiting, _)| *waiting == key)?;
-        Some(self.waiting.swap_remove(position).1)
+        self.waiting.remove(&key)
     }
 
     /// Everybody. All, because being ready reserves nothing: whoever was
     /// woken alone might not come for what there is.
     pub(super) fn take(&mut self) -> Vec<Waker> {
-        self.waiting.drain(..).map(|(_, waker)| waker).collect()
+        mem::take(&mut self.waiting).into_values().collect()
     }
 }
 
