@@ -135,7 +135,9 @@ impl Observer for Metrics {
     }
 
     fn on_health_check(&self, circuit: &str, passed: bool) {
-        self.handles(circuit).health_checks[usize::from(passed)].increment(1);
+        // One runs while it is open, which it may have been from the start.
+        let handles = self.handles_in(State::Open, circuit);
+        handles.health_checks[usize::from(passed)].increment(1);
     }
 
     fn on_override(&self, circuit: &str, active: Option<&Override>) {

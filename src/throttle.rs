@@ -73,7 +73,9 @@ impl Throttle {
         self.window
     }
 
-    /// The share of the calls that passes, in parts of a million.
+    /// The share of the calls that passes, in parts of a million. At least one:
+    /// where nothing passes nothing can succeed, and with more than a million
+    /// calls in the window it would stay so for ever.
     pub(crate) fn share(&self, requests: u64, accepts: u64) -> u32 {
         if requests < self.minimum_calls {
             return Self::ALL;
@@ -83,7 +85,7 @@ impl Throttle {
         let k = (self.k * f64::from(Self::ALL)).round() as u128;
         let share = (k * u128::from(accepts) + one) / (u128::from(requests) + 1);
         // At most a million.
-        share.min(one) as u32
+        share.clamp(1, one) as u32
     }
 
     /// All calls, in parts of a million.
@@ -124,5 +126,12 @@ mod tests {
             }
         }
         assert_eq!(Throttle::new(1_000.0).share(u64::MAX, u64::MAX), Throttle::ALL);
+    }
+
+    #[test]
+    fn a_dead_dependency_is_asked_now_and_then_at_any_traffic() {
+        for requests in [1_000_000, 1_200_000, u64::MAX] {
+            assert_eq!(Throttle::new(2.0).share(requests, 0), 1);
+        }
     }
 }

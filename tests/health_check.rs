@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower_breaker::{
     Backoff, Circuit, Config, ConfigBuilder, HealthCheck, ManualClock, Observer, Outcome, Override,
-    Probes, State, Transition,
+    Probes, Start, State, Transition,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -306,6 +307,75 @@ async fn what_time_alone_ends_needs_no_caller() {
     pass(WAIT).await;
     assert_eq!((circuit.state(), dependency.asked()), (State::HalfOpen, 3));
     drop(probe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_was_stopped_or_replaced_decides_nothing() {
+    for replaced in [false, true] {
+        let circuit = circuit();
+        let (steered, down) = (circuit.clone(), Dependency::default());
+        let check = HealthCheck::new(move || {
+            let (steered, down) = (steered.clone(), down.clone());
+            async move {
+                if replaced {
+                    steered.run_health_check(down.check()).unwrap();
+                } else {
+                    steered.stop_health_check();
+                }
+                Ok::<_, ()>(())
+            }
+        });
+        circuit.run_health_check(check.instead_of_probes()).unwrap();
+        circuit.trip();
+        pass(WAIT).await;
+        assert_eq!(circuit.state(), State::Open);
+        assert_eq!(circuit.snapshot().awaits_health_check, replaced);
+        circuit.stop_health_check();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_without_a_pause_leave_time_for_others() {
+    /// Time goes on while code runs.
+    struct Ticking(ManualClock);
+    impl Observer for Ticking {
+        fn on_health_check(&self, _: &str, _: bool) {
+            self.0.advance(Duration::from_micros(1));
+        }
+    }
+    let (clock, asked) = (ManualClock::new(), Arc::new(AtomicU32::new(0)));
+    let config = config().clock(&clock).observer(Ticking(clock.clone()));
+    let circuit = Circuit::new(config.build().unwrap());
+    let check = {
+        let asked = asked.clone();
+        HealthCheck::new(move || {
+            let turn = asked.fetch_add(1, Relaxed);
+            async move {
+                if turn == 1_000 {
+                    pending::<()>().await;
+                }
+                Err::<(), _>("down")
+            }
+        })
+    };
+    circuit.run_health_check(check.interval(Duration::from_nanos(1))).unwrap();
+    circuit.trip();
+    clock.advance(WAIT);
+    settle().await;
+    let asked = asked.load(Relaxed);
+    assert!((1..100).contains(&asked), "{asked} checks in a row");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_show_one_that_starts_open_as_open_though_nobody_called() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let circuit = Circuit::new(config().start(Start::Open).build().unwrap());
+    circuit.run_health_check(Dependency::default().check()).unwrap();
+    pass(WAIT).await;
+    let shown = recorder.snapshotter().snapshot().into_vec();
+    let code = shown.iter().find(|(key, ..)| key.key().name() == "circuit_breaker_state_code");
+    assert_eq!(code.unwrap().3, DebugValue::Gauge(2.0.into()));
 }
 
 #[tokio::test(start_paused = true)]

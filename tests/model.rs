@@ -1025,7 +1025,7 @@ impl Model {
         let accepts = known.iter().filter(|call| call.accepted).count() as u64;
         match requests < minimum {
             true => MILLION,
-            false => MILLION.min((k.parts() * accepts + MILLION) / (requests + 1)),
+            false => ((k.parts() * accepts + MILLION) / (requests + 1)).clamp(1, MILLION),
         }
     }
 

@@ -45,8 +45,9 @@ impl CircuitOpen {
         &self.name
     }
 
-    /// What rejected the call: `Open`, also where an operator holds it open, or
-    /// `HalfOpen`, with no probe left or on the ramp.
+    /// What rejected the call: `Open`, also where an operator holds it open;
+    /// `HalfOpen`, with no probe left or on the ramp; or `Closed`, by the
+    /// [`Throttle`](crate::Throttle).
     pub fn state(&self) -> State {
         self.state
     }

@@ -280,9 +280,14 @@ async fn watch(hold: Hold, check: HealthCheck) {
         let successes = results.iter().filter(|passed| **passed).count() as u32;
         if successes >= check.successes {
             circuit.update(|machine, now, facts| {
-                machine.health_checked(generation, successes, check.instead_of_probes, now, facts);
+                let instead = check.instead_of_probes;
+                machine.health_checked(hold.id, generation, successes, instead, now, facts);
             });
         }
+        drop(circuit);
+        // With a check that is always ready and hardly a pause it would never
+        // let go of its thread.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -330,6 +335,7 @@ impl Future for NextCheck<'_> {
                 return Poll::Ready(None);
             };
             let mut replaced = None;
+            let waker = cx.waker().clone();
             let at = circuit.update_core(|core, now, facts| {
                 let due = match core.machine.check_due(now, facts) {
                     Due::Never => None,
@@ -344,9 +350,9 @@ impl Future for NextCheck<'_> {
                         return Ok(generation);
                     }
                 }
-                let (key, waker) = core.wakers.register(this.key, cx.waker());
+                let (key, former) = core.wakers.register(this.key, waker);
                 this.key = Some(key);
-                replaced = waker;
+                replaced = former;
                 Err(due.map(|(_, at)| circuit.0.instant(at)))
             });
             // Outside the lock.

@@ -423,7 +423,7 @@ impl Circuit {
         &self,
         key: Option<u64>,
         back: Option<Instant>,
-        waker: &std::task::Waker,
+        waker: std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
         if looks_closed(self.0.gate.0.load(Ordering::Acquire)) {
             return Ok(());
@@ -445,7 +445,7 @@ impl Circuit {
 
     /// Registers a task to be woken at the next change.
     #[cfg(feature = "tokio")]
-    fn register(&self, key: Option<u64>, waker: &std::task::Waker) -> u64 {
+    fn register(&self, key: Option<u64>, waker: std::task::Waker) -> u64 {
         let (key, replaced) = self.0.lock().wakers.register(key, waker);
         // Outside the lock: it may be the last of its task.
         drop(replaced);

@@ -78,7 +78,8 @@ pub trait Observer: Send + Sync {
     }
 
     /// The share of calls that pass has changed by a whole percent, on the
-    /// ramp. Told when a call asks, and when the ramp begins.
+    /// ramp or by the throttle. Told when a call asks, when the ramp begins, and
+    /// when the throttle learns of a call's end.
     fn on_admitted_share(&self, circuit: &str, share: f64) {
         let _ = (circuit, share);
     }

@@ -39,8 +39,9 @@ pub struct Snapshot {
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with
-    /// no permit left, until the next lease ends; under a forced opening, what
-    /// is left of that, if longer. Under the other overrides it is still what
+    /// no permit left, until the next lease ends; on the ramp, until the share
+    /// has grown by a percent; while throttled, until a tenth of the throttle's
+    /// window has passed; under a forced opening, what is left of that, if longer. Under the other overrides it is still what
     /// the machine would tell. `None` where nothing is refused, or nobody
     /// knows when that ends.
     pub retry_after: Option<Duration>,
@@ -51,7 +52,7 @@ pub struct Snapshot {
     /// How far the probes have come, while half-open and before the ramp.
     pub probes: Option<Progress>,
     /// The share of calls that pass, from 0 to 1, while that is neither all
-    /// nor none of them: on the ramp.
+    /// nor none of them: on the ramp, and while throttled.
     pub admitted_share: Option<f64>,
     /// Whether it stays open beyond its wait until the
     /// [health check](crate::Circuit) has passed.

@@ -1,6 +1,7 @@
 //! Waiting for a circuit to admit: woken by its changes or by the time.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     mem,
@@ -15,34 +16,32 @@ use super::{Circuit, sleep::Sleep};
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     next: u64,
-    waiting: Vec<(u64, Waker)>,
+    /// In the order they came. There may be many, and each looks itself up.
+    waiting: BTreeMap<u64, Waker>,
 }
 
 impl Wakers {
     /// Registers a task under `key`, or under a new one. Gives back the waker
     /// that was there: to be dropped once the lock is released, for the last
-    /// reference to a task may be its waker, and drop what it owns.
-    pub(super) fn register(&mut self, key: Option<u64>, waker: &Waker) -> (u64, Option<Waker>) {
-        let waiting = key.and_then(|key| self.waiting.iter_mut().find(|(k, _)| *k == key));
-        if let Some((key, registered)) = waiting {
-            return (*key, Some(mem::replace(registered, waker.clone())));
-        }
-        let key = self.next;
-        self.next += 1;
-        self.waiting.push((key, waker.clone()));
-        (key, None)
+    /// reference to a task may be its waker, and drop what it owns. Cloning one
+    /// is somebody else's code as well: not under the lock either.
+    pub(super) fn register(&mut self, key: Option<u64>, waker: Waker) -> (u64, Option<Waker>) {
+        let key = key.filter(|key| self.waiting.contains_key(key)).unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        (key, self.waiting.insert(key, waker))
     }
 
     /// Forgets a task, and gives back its waker like `register`.
     pub(super) fn remove(&mut self, key: u64) -> Option<Waker> {
-        let position = self.waiting.iter().position(|(waiting, _)| *waiting == key)?;
-        Some(self.waiting.swap_remove(position).1)
+        self.waiting.remove(&key)
     }
 
     /// Everybody. All, because being ready reserves nothing: whoever was
     /// woken alone might not come for what there is.
     pub(super) fn take(&mut self) -> Vec<Waker> {
-        self.waiting.drain(..).map(|(_, waker)| waker).collect()
+        mem::take(&mut self.waiting).into_values().collect()
     }
 }
 
@@ -65,7 +64,7 @@ impl Waiter {
     pub(crate) fn poll(&mut self, circuit: &Circuit, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let key = self.place.as_ref().map(|place| place.key);
-            let (key, back) = match circuit.look_or_register(key, self.back, cx.waker()) {
+            let (key, back) = match circuit.look_or_register(key, self.back, cx.waker().clone()) {
                 Ok(()) => {
                     *self = Self::default();
                     return Poll::Ready(());
@@ -92,7 +91,7 @@ impl Waiter {
     /// for. Look at the circuit once more after this.
     pub(crate) fn register(&mut self, circuit: &Circuit, cx: &mut Context<'_>) {
         let key = self.place.as_ref().map(|place| place.key);
-        let key = circuit.register(key, cx.waker());
+        let key = circuit.register(key, cx.waker().clone());
         self.keep(circuit, key);
     }
 

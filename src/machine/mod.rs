@@ -498,9 +498,11 @@ impl Machine {
         at.map_or(Due::Never, |at| Due::At { generation: self.generation, at })
     }
 
-    /// The dependency was found healthy often enough, during that opening.
+    /// The dependency was found healthy often enough, during that opening and by
+    /// whoever holds it.
     pub(crate) fn health_checked(
         &mut self,
+        id: u64,
         generation: u64,
         successes: u32,
         instead_of_probes: bool,
@@ -509,6 +511,9 @@ impl Machine {
     ) {
         self.settle(now, facts);
         let Phase::Open(Open { wait, until }) = self.phase else { return };
+        if self.hold.is_none_or(|hold| hold.id != id) {
+            return;
+        }
         if generation != self.generation || self.now < until || !self.hears_checks() {
             return;
         }
