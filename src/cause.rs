@@ -67,6 +67,16 @@ pub enum Cause {
         /// Successes it takes to close.
         required: u32,
     },
+    /// So many circuits of a group were open that their parent opened too.
+    #[non_exhaustive]
+    Quorum {
+        /// Keys whose circuit was open or half-open.
+        open: u64,
+        /// All keys.
+        keys: u64,
+        /// Open ones that open the parent.
+        required: u64,
+    },
     /// [`Circuit::trip`](crate::Circuit::trip) was called.
     Tripped,
     /// The wait was over and a call came.
@@ -93,6 +103,7 @@ impl Cause {
             Self::ConsecutiveFailures { .. } => "consecutive-failures",
             Self::SlowCallRate { .. } => "slow-call-rate",
             Self::ProbesFailed { .. } => "probes-failed",
+            Self::Quorum { .. } => "quorum",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
@@ -126,6 +137,9 @@ impl fmt::Display for Cause {
                     write!(f, " ({timed_out} of them had no answer within their lease)")?;
                 }
                 write!(f, ", and {required} must succeed")
+            }
+            Self::Quorum { open, keys, required } => {
+                write!(f, "{open} of {keys} keys were open, and {required} are enough to open")
             }
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),

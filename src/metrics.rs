@@ -4,11 +4,13 @@
 //! before the application has installed its recorder would be dead for ever.
 //! From then on every series is there, at zero.
 
+#[cfg(feature = "keyed")]
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    Counter, Gauge, Histogram, Label, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
 };
 
 use crate::{Call, CallEnd, CircuitOpen, Observer, Override, OverrideKind, State, Transition};
@@ -23,10 +25,11 @@ const ENDS: [CallEnd; 5] =
     [CallEnd::Success, CallEnd::Failure, CallEnd::Ignored, CallEnd::Cancelled, CallEnd::Stale];
 
 /// Every transition there is, with the label of its cause.
-const TRANSITIONS: [(State, State, &str); 10] = [
+const TRANSITIONS: [(State, State, &str); 11] = [
     (State::Closed, State::Open, "failure-rate"),
     (State::Closed, State::Open, "consecutive-failures"),
     (State::Closed, State::Open, "slow-call-rate"),
+    (State::Closed, State::Open, "quorum"),
     (State::Closed, State::Open, "tripped"),
     (State::Open, State::HalfOpen, "wait-over"),
     (State::Open, State::Closed, "reset"),
@@ -36,27 +39,83 @@ const TRANSITIONS: [(State, State, &str); 10] = [
     (State::HalfOpen, State::Closed, "reset"),
 ];
 
-/// The metrics of one circuit.
+/// The metrics of one circuit, or of all in a group.
 #[derive(Default)]
 pub(crate) struct Metrics {
+    scope: Scope,
     handles: OnceLock<Handles>,
     duration: OnceLock<Histogram>,
 }
 
+/// Whose series they are.
+#[derive(Clone, Default)]
+enum Scope {
+    #[default]
+    Circuit,
+    /// Of all circuits of a group: what is one circuit's alone is left out.
+    #[cfg(feature = "keyed")]
+    Group,
+    /// Of a group's circuit, by its key.
+    #[cfg(feature = "keyed")]
+    Key(Arc<str>),
+}
+
 struct Handles {
-    states: [Gauge; 3],
-    state_code: Gauge,
-    overrides: [Gauge; 3],
+    own: Option<Own>,
     calls: [Counter; 5],
     slow_calls: Counter,
     rejections: Counter,
     would_reject: Counter,
-    transitions: [Counter; 10],
+    transitions: [Counter; 11],
+}
+
+/// What is one circuit's alone.
+struct Own {
+    states: [Gauge; 3],
+    state_code: Gauge,
+    overrides: [Gauge; 3],
 }
 
 impl Metrics {
+    /// Adds up the circuits of a group.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn of_group() -> Self {
+        Self { scope: Scope::Group, ..Self::default() }
+    }
+
+    /// Labels a group's circuit with its key.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn of_key(key: Arc<str>) -> Self {
+        Self { scope: Scope::Key(key), ..Self::default() }
+    }
+
+    /// Shows a circuit that is gone as one that is closed.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn rest(&self) {
+        if let Some(Handles { own: Some(own), .. }) = self.handles.get() {
+            own.show_state(State::Closed);
+            own.show_override(None);
+        }
+    }
+
     fn handles(&self, circuit: &str) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(circuit))
+        self.handles.get_or_init(|| Handles::new(circuit, &self.scope))
+    }
+}
+
+impl Scope {
+    fn labels<const N: usize>(
+        &self,
+        circuit: &str,
+        more: [(&'static str, &'static str); N],
+    ) -> Vec<Label> {
+        let mut labels = vec![Label::new("circuit", circuit.to_owned())];
+        #[cfg(feature = "keyed")]
+        if let Self::Key(key) = self {
+            labels.push(Label::new("key", Arc::clone(key)));
+        }
+        labels.extend(more.map(|(label, value)| Label::from_static_parts(label, value)));
+        labels
     }
 }
 
@@ -68,11 +127,9 @@ impl Observer for Metrics {
             handles.slow_calls.increment(1);
         }
         if let Some(latency) = call.latency {
-            let circuit = || call.circuit.to_owned();
+            let labels = || self.scope.labels(call.circuit, []);
             self.duration
-                .get_or_init(
-                    || histogram!("circuit_breaker_call_duration_seconds", "circuit" => circuit()),
-                )
+                .get_or_init(|| histogram!("circuit_breaker_call_duration_seconds", labels()))
                 .record(latency);
         }
     }
@@ -87,7 +144,9 @@ impl Observer for Metrics {
 
     fn on_transition(&self, transition: &Transition) {
         let handles = self.handles(&transition.circuit);
-        handles.show_state(transition.to);
+        if let Some(own) = &handles.own {
+            own.show_state(transition.to);
+        }
         let label = transition.cause.label();
         let known = (transition.from, transition.to, label);
         if let Some(index) = TRANSITIONS.iter().position(|row| *row == known) {
@@ -96,41 +155,28 @@ impl Observer for Metrics {
     }
 
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
-        let handles = self.handles(circuit);
-        for (kind, gauge) in OVERRIDES.iter().zip(&handles.overrides) {
-            let is_active = active.is_some_and(|active| active.kind == *kind);
-            gauge.set(f64::from(u8::from(is_active)));
+        if let Some(own) = &self.handles(circuit).own {
+            own.show_override(active.map(|active| active.kind));
         }
     }
 }
 
 impl Handles {
-    fn new(circuit: &str) -> Self {
+    fn new(circuit: &str, scope: &Scope) -> Self {
         describe();
-        let circuit = || circuit.to_owned();
+        let count = |name| counter!(name, scope.labels(circuit, []));
         let handles = Self {
-            states: STATES.map(|state| {
-                gauge!("circuit_breaker_state", "circuit" => circuit(), "state" => state.as_str())
-            }),
-            state_code: gauge!("circuit_breaker_state_code", "circuit" => circuit()),
-            overrides: OVERRIDES.map(|kind| {
-                gauge!("circuit_breaker_override", "circuit" => circuit(), "kind" => kind.as_str())
-            }),
+            own: Own::new(circuit, scope),
             calls: ENDS.map(|end| {
-                counter!(
-                    "circuit_breaker_calls_total",
-                    "circuit" => circuit(), "outcome" => end.as_str()
-                )
+                let labels = scope.labels(circuit, [("outcome", end.as_str())]);
+                counter!("circuit_breaker_calls_total", labels)
             }),
-            slow_calls: counter!("circuit_breaker_slow_calls_total", "circuit" => circuit()),
-            rejections: counter!("circuit_breaker_rejections_total", "circuit" => circuit()),
-            would_reject: counter!("circuit_breaker_would_reject_total", "circuit" => circuit()),
+            slow_calls: count("circuit_breaker_slow_calls_total"),
+            rejections: count("circuit_breaker_rejections_total"),
+            would_reject: count("circuit_breaker_would_reject_total"),
             transitions: TRANSITIONS.map(|(from, to, cause)| {
-                counter!(
-                    "circuit_breaker_transitions_total",
-                    "circuit" => circuit(),
-                    "from" => from.as_str(), "to" => to.as_str(), "cause" => cause
-                )
+                let more = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
+                counter!("circuit_breaker_transitions_total", scope.labels(circuit, more))
             }),
         };
         handles.show_zero();
@@ -139,13 +185,34 @@ impl Handles {
 
     /// Some recorders show a series only once it has been written.
     fn show_zero(&self) {
-        self.show_state(State::Closed);
-        self.overrides.iter().for_each(|gauge| gauge.set(0.0));
         self.calls
             .iter()
             .chain(&self.transitions)
             .chain([&self.slow_calls, &self.rejections, &self.would_reject])
             .for_each(|counter| counter.increment(0));
+    }
+}
+
+impl Own {
+    fn new(circuit: &str, scope: &Scope) -> Option<Self> {
+        #[cfg(feature = "keyed")]
+        if matches!(scope, Scope::Group) {
+            return None;
+        }
+        let own = Self {
+            states: STATES.map(|state| {
+                let labels = scope.labels(circuit, [("state", state.as_str())]);
+                gauge!("circuit_breaker_state", labels)
+            }),
+            state_code: gauge!("circuit_breaker_state_code", scope.labels(circuit, [])),
+            overrides: OVERRIDES.map(|kind| {
+                let labels = scope.labels(circuit, [("kind", kind.as_str())]);
+                gauge!("circuit_breaker_override", labels)
+            }),
+        };
+        own.show_state(State::Closed);
+        own.show_override(None);
+        Some(own)
     }
 
     fn show_state(&self, shown: State) {
@@ -158,6 +225,96 @@ impl Handles {
             }
         }
     }
+
+    fn show_override(&self, shown: Option<OverrideKind>) {
+        for (kind, gauge) in OVERRIDES.iter().zip(&self.overrides) {
+            gauge.set(f64::from(u8::from(shown == Some(*kind))));
+        }
+    }
+}
+
+/// How many circuits of a group are in which state, and who found no room.
+#[cfg(feature = "keyed")]
+pub(crate) struct GroupMetrics {
+    group: Arc<str>,
+    handles: OnceLock<GroupHandles>,
+}
+
+#[cfg(feature = "keyed")]
+struct GroupHandles {
+    keys: [Gauge; 3],
+    evictions: Counter,
+    overflows: Counter,
+}
+
+#[cfg(feature = "keyed")]
+impl GroupMetrics {
+    pub(crate) fn new(group: Arc<str>) -> Self {
+        Self { group, handles: OnceLock::new() }
+    }
+
+    /// A circuit was counted elsewhere. Added and not set, for two may come in
+    /// the wrong order.
+    pub(crate) fn moved(&self, from: Option<State>, to: Option<State>) {
+        let keys = &self.handles().keys;
+        for (state, gauge) in STATES.iter().zip(keys) {
+            if to == Some(*state) {
+                gauge.increment(1.0);
+            }
+            if from == Some(*state) {
+                gauge.decrement(1.0);
+            }
+        }
+    }
+
+    pub(crate) fn evicted(&self) {
+        self.handles().evictions.increment(1);
+    }
+
+    pub(crate) fn overflowed(&self) {
+        self.handles().overflows.increment(1);
+    }
+
+    fn handles(&self) -> &GroupHandles {
+        self.handles.get_or_init(|| {
+            describe_group();
+            let labels = |more: &[(&'static str, &'static str)]| {
+                let mut labels = vec![Label::new("circuit", Arc::clone(&self.group))];
+                labels.extend(more.iter().map(|(label, value)| Label::new(*label, *value)));
+                labels
+            };
+            let handles = GroupHandles {
+                keys: STATES.map(|state| {
+                    gauge!("circuit_breaker_keys", labels(&[("state", state.as_str())]))
+                }),
+                evictions: counter!("circuit_breaker_key_evictions_total", labels(&[])),
+                overflows: counter!("circuit_breaker_key_overflows_total", labels(&[])),
+            };
+            handles.keys.iter().for_each(|gauge| gauge.set(0.0));
+            handles.evictions.increment(0);
+            handles.overflows.increment(0);
+            handles
+        })
+    }
+}
+
+#[cfg(feature = "keyed")]
+fn describe_group() {
+    describe_gauge!(
+        "circuit_breaker_keys",
+        Unit::Count,
+        "Keys of a group whose circuit is in this state"
+    );
+    describe_counter!(
+        "circuit_breaker_key_evictions_total",
+        Unit::Count,
+        "Circuits of a group that were evicted"
+    );
+    describe_counter!(
+        "circuit_breaker_key_overflows_total",
+        Unit::Count,
+        "Calls whose key was new and found no room"
+    );
 }
 
 fn describe() {

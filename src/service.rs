@@ -10,7 +10,7 @@ use tower_service::Service;
 #[cfg(feature = "tokio")]
 use crate::circuit::Waiter;
 use crate::{
-    circuit::Circuit,
+    circuit::{Circuit, CircuitOpen, Permit},
     classify::Classify,
     ending::{AtHead, Ending},
     fallback::{OnOpen, Reject},
@@ -126,6 +126,33 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
     pub fn into_inner(self) -> S {
         self.inner
     }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn classifier(&self) -> &C {
+        &self.classifier
+    }
+
+    /// Calls the service behind it, which must be ready, or answers.
+    #[inline]
+    pub(crate) fn call_admitted<Request>(
+        &mut self,
+        request: Request,
+        admitted: Result<Permit, CircuitOpen>,
+    ) -> ResponseFuture<S::Future, O::Future, C, O, T>
+    where
+        S: Service<Request>,
+        C: Clone,
+        O: OnOpen<Request, S::Response, S::Error>,
+        T: Copy,
+    {
+        match admitted {
+            Ok(permit) => {
+                let call = self.inner.call(request);
+                ResponseFuture::calling(call, permit, self.classifier.clone(), self.ending)
+            }
+            Err(open) => ResponseFuture::answering(self.on_open.answer(request, open), self.ending),
+        }
+    }
 }
 
 impl<S, C, O, T, Request> Service<Request> for CircuitBreaker<S, C, O, T>
@@ -178,13 +205,7 @@ where
             Some(rejection) => Err(self.circuit.refuse_deferred(rejection)),
             None => self.circuit.acquire(self.classifier.judges_latency()),
         };
-        match admitted {
-            Ok(permit) => {
-                let call = self.inner.call(request);
-                ResponseFuture::calling(call, permit, self.classifier.clone(), self.ending)
-            }
-            Err(open) => ResponseFuture::answering(self.on_open.answer(request, open), self.ending),
-        }
+        self.call_admitted(request, admitted)
     }
 }
 

@@ -29,17 +29,18 @@ const FLOORS: [&[&str]; 6] = [
     &["circuit", "defaults"],
     &["classify", "ending", "error", "fallback", "future", "layer", "service"],
     &["http"],
-    &["docs", "metrics", "reqwest", "reqwest_middleware", "retry", "tonic", "tracing"],
+    &["docs", "keyed", "metrics", "reqwest", "reqwest_middleware", "retry", "tonic", "tracing"],
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 11] = [
+const FOREIGN: [(&str, usize); 12] = [
     ("tokio", 2),
     ("tower", 3),
     ("tower_layer", 3),
     ("tower_service", 3),
     ("pin_project_lite", 3),
     ("http", 4),
+    ("hashbrown", 5),
     ("metrics", 5),
     ("reqwest", 5),
     ("reqwest_middleware", 5),

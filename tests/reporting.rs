@@ -73,7 +73,7 @@ fn from_the_first_call_every_series_is_there_at_zero() {
         up,
         ["circuit_breaker_calls_total outcome=success", "circuit_breaker_state state=closed"]
     );
-    assert_eq!(series.len(), 3 + 1 + 3 + 5 + 1 + 1 + 1 + 10);
+    assert_eq!(series.len(), 3 + 1 + 3 + 5 + 1 + 1 + 1 + 11);
 }
 
 #[test]

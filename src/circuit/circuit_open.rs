@@ -29,18 +29,28 @@ use crate::{machine::Rejection, state::State};
 #[doc(alias = "BrokenCircuitException")]
 pub struct CircuitOpen {
     name: Arc<str>,
+    key: Option<Arc<str>>,
     state: State,
     retry_after: Option<Duration>,
 }
 
 impl CircuitOpen {
-    pub(super) fn new(name: Arc<str>, rejection: Rejection) -> Self {
-        Self { name, state: rejection.state, retry_after: rejection.retry_after }
+    pub(super) fn new(name: Arc<str>, key: Option<Arc<str>>, rejection: Rejection) -> Self {
+        Self { name, key, state: rejection.state, retry_after: rejection.retry_after }
     }
 
     /// The circuit's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The key of the circuit, if it is one of a group: see `KeyedCircuits`
+    /// (feature `keyed`).
+    ///
+    /// It came with a request and may be anything, so `Display`, which ends up
+    /// in headers and documents, leaves it out.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// What rejected the call: `Open`, also where an operator holds it open,

@@ -82,6 +82,11 @@ impl Config {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
 }
 
 impl Default for Config {

@@ -18,6 +18,8 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "keyed")]
+mod keeping;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
@@ -37,6 +39,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "keyed")]
+pub(crate) use self::keeping::Standing;
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "tokio")]
@@ -54,6 +58,7 @@ use self::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
+    cause::Cause,
     machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
     outcome::{CallEnd, Outcome},
     overrides::Override,
@@ -93,6 +98,8 @@ struct Shared {
     rejected: Alone<AtomicU64>,
     core: Mutex<Core>,
     name: Arc<str>,
+    /// Which of its group it is.
+    key: Option<Arc<str>>,
     clock: Clock,
     born: Instant,
     observers: Observers,
@@ -120,8 +127,18 @@ struct Core {
 impl Circuit {
     /// A closed circuit.
     pub fn new(config: Config) -> Self {
+        Self::of_group(config, None, crate::defaults::observers())
+    }
+
+    /// A closed circuit that is one of many, watched by `observers` besides
+    /// those of its configuration.
+    pub(crate) fn of_group(
+        config: Config,
+        key: Option<Arc<str>>,
+        more: Vec<Arc<dyn Observer>>,
+    ) -> Self {
         let Config { name, rules, clock, mut observers, measure_latency } = config;
-        observers.0.extend(crate::defaults::observers());
+        observers.0.extend(more);
         let born = clock.now();
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
@@ -143,6 +160,7 @@ impl Circuit {
             rejected: Alone(AtomicU64::new(0)),
             core: Mutex::new(core),
             name,
+            key,
             clock,
             born,
             observers,
@@ -155,6 +173,12 @@ impl Circuit {
     /// The name it was configured with.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The key it stands for, if it is one of a group: see `KeyedCircuits`
+    /// (feature `keyed`).
+    pub fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
     }
 
     /// The state the machine has decided on, whatever an operator laid over
@@ -183,6 +207,7 @@ impl Circuit {
         totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
         Snapshot {
             name: self.0.name.to_string(),
+            key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
             since: self.0.instant(view.since),
@@ -220,7 +245,7 @@ impl Circuit {
     /// assert_eq!(circuit.state(), State::Closed);
     /// ```
     pub fn trip(&self) {
-        self.update(Machine::trip);
+        self.update(|machine, now, facts| machine.trip(Cause::Tripped, now, facts));
     }
 
     /// Closes it, with everything empty and the wait at its first step. Calls
@@ -244,14 +269,21 @@ impl Circuit {
     /// the circuit needs it.
     #[inline]
     pub(crate) fn acquire(&self, measured: bool) -> Result<Permit, CircuitOpen> {
-        let measured = measured || self.0.measures_latency;
         let gate = self.0.gate.0.load(Ordering::Acquire);
-        if is_closed(gate) {
-            let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
-            let started = measured.then(|| self.instant());
-            return Ok(Permit::new(self.clone(), ticket, started));
+        match self.pass_closed_gate(gate, measured) {
+            Some(permit) => Ok(permit),
+            None => self.ask(gate, measured),
         }
-        self.ask(gate, measured)
+    }
+
+    #[inline]
+    fn pass_closed_gate(&self, gate: u64, measured: bool) -> Option<Permit> {
+        if !is_closed(gate) {
+            return None;
+        }
+        let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
+        let started = (measured || self.0.measures_latency).then(|| self.instant());
+        Some(Permit::new(self.clone(), ticket, started))
     }
 
     /// Asks where the gate did not answer, unless it did: it may be open.
@@ -262,9 +294,16 @@ impl Circuit {
                 return Err(self.refuse(rejection));
             }
         }
-        let (now, admitted) = self.update(|machine, now, facts| (now, machine.acquire(now, facts)));
+        self.ask_machine(true, measured)
+    }
+
+    /// Asks the machine, obeyed or not.
+    fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
+        let (now, admitted) =
+            self.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
         match admitted {
             Ok(ticket) => {
+                let measured = measured || self.0.measures_latency;
                 let started = measured.then(|| self.0.instant(now));
                 Ok(Permit::new(self.clone(), ticket, started))
             }
@@ -380,7 +419,7 @@ impl Circuit {
     }
 
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
+        let open = CircuitOpen::new(Arc::clone(&self.0.name), self.0.key.clone(), rejection);
         self.0.observers.tell(|observer| observer.on_rejection(&open));
         open
     }
@@ -520,7 +559,8 @@ impl Shared {
         if self.observers.is_empty() {
             return;
         }
-        let call = Call { circuit: &self.name, end, slow, latency };
+        let key = self.key.as_deref();
+        let call = Call { circuit: &self.name, key, end, slow, latency };
         self.observers.tell(|observer| observer.on_call(&call));
     }
 
@@ -530,6 +570,7 @@ impl Shared {
             Fact::Transition(transition) => {
                 let transition = Transition {
                     circuit: Arc::clone(&self.name),
+                    key: self.key.clone(),
                     from: transition.from,
                     to: transition.to,
                     cause: transition.cause,

@@ -39,12 +39,21 @@ pub struct Permit {
     ticket: Option<Ticket>,
     /// When it was issued, if anybody wants to know how long the call took.
     started: Option<Instant>,
+    /// One of another circuit that ends with it.
+    #[cfg(feature = "keyed")]
+    pub(super) joined: Option<Box<Permit>>,
 }
 
 impl Permit {
     #[inline]
     pub(super) fn new(circuit: Circuit, ticket: Ticket, started: Option<Instant>) -> Self {
-        Self { circuit, ticket: Some(ticket), started }
+        Self {
+            circuit,
+            ticket: Some(ticket),
+            started,
+            #[cfg(feature = "keyed")]
+            joined: None,
+        }
     }
 
     /// Ends the call. Its duration, if a rule needs it, is the time since the
@@ -86,6 +95,8 @@ impl Permit {
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(ticket) = self.ticket.take() {
             self.circuit.settle(ticket, outcome, reading);
+            #[cfg(feature = "keyed")]
+            self.end_joined(outcome);
         }
     }
 
@@ -99,7 +110,13 @@ impl Permit {
     /// Hands the call over: this permit has ended, the new one has not.
     #[cfg(feature = "http")]
     pub(crate) fn take(&mut self) -> Self {
-        Self { circuit: self.circuit.clone(), ticket: self.ticket.take(), started: self.started }
+        Self {
+            circuit: self.circuit.clone(),
+            ticket: self.ticket.take(),
+            started: self.started,
+            #[cfg(feature = "keyed")]
+            joined: self.joined.take(),
+        }
     }
 }
 

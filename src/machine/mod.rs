@@ -217,19 +217,22 @@ impl Machine {
         }
     }
 
-    /// Asks for a permit.
-    pub(crate) fn acquire(&mut self, now: Time, facts: &mut Facts) -> Result<Ticket, Rejection> {
+    /// Asks for a permit. If the machine is not `obeyed`, what it would refuse
+    /// passes as under observe-only; an operator is obeyed always.
+    pub(crate) fn acquire(
+        &mut self,
+        obeyed: bool,
+        now: Time,
+        facts: &mut Facts,
+    ) -> Result<Ticket, Rejection> {
         self.settle(now, facts);
         let overlay = self.overlay.as_ref().map(|overlay| overlay.kind);
         let admitted = match overlay {
             Some(OverrideKind::ForceOpen) => Err(self.rejection()),
             Some(OverrideKind::ForceClosed) => Ok(self.ticket(None)),
-            Some(OverrideKind::ObserveOnly) => Ok(self.admit(facts).unwrap_or_else(|_| {
-                self.totals.would_reject += 1;
-                facts.happened.push(Fact::WouldReject);
-                self.ticket(None)
-            })),
-            None => self.admit(facts),
+            Some(OverrideKind::ObserveOnly) => Ok(self.admit_or_pass(facts)),
+            None if obeyed => self.admit(facts),
+            None => Ok(self.admit_or_pass(facts)),
         };
         if admitted.is_err() {
             self.totals.rejected += 1;
@@ -316,11 +319,11 @@ impl Machine {
         self.totals.rejected += 1;
     }
 
-    /// Opens, by hand.
-    pub(crate) fn trip(&mut self, now: Time, facts: &mut Facts) {
+    /// Opens, for a reason from outside.
+    pub(crate) fn trip(&mut self, cause: Cause, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
         match self.phase {
-            Phase::Closed(_) | Phase::HalfOpen(_) => self.open(Cause::Tripped, self.now, facts),
+            Phase::Closed(_) | Phase::HalfOpen(_) => self.open(cause, self.now, facts),
             Phase::Open(_) => {}
         }
     }
@@ -438,6 +441,15 @@ impl Machine {
             }
         };
         Ok(self.ticket(probe))
+    }
+
+    /// Admits, or lets pass what it would have refused.
+    fn admit_or_pass(&mut self, facts: &mut Facts) -> Ticket {
+        self.admit(facts).unwrap_or_else(|_| {
+            self.totals.would_reject += 1;
+            facts.happened.push(Fact::WouldReject);
+            self.ticket(None)
+        })
     }
 
     fn ticket(&self, probe: Option<u64>) -> Ticket {

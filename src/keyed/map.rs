@@ -1,0 +1,245 @@
+//! The circuits by key, within bounds.
+//!
+//! Calls only read: a shard's lock is shared, and what a call writes is one
+//! flag, once between two looks of the keeper. The keeper is whoever makes or
+//! evicts; there is one at a time, so there is one circuit a key.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use hashbrown::HashTable;
+
+use super::tally::Member;
+use crate::{
+    circuit::{Circuit, Standing},
+    time::Time,
+};
+
+pub(super) struct Map {
+    /// Keyed anew for every map: whoever chooses the keys can't aim at a slot.
+    hasher: RandomState,
+    /// A power of two.
+    shards: Box<[Shard]>,
+}
+
+/// Alone on its cache lines, or calls for other shards would wait for it.
+#[repr(align(128))]
+struct Shard(RwLock<HashTable<Entry>>);
+
+pub(super) struct Entry {
+    hash: u64,
+    key: Arc<str>,
+    pub(super) circuit: Circuit,
+    pub(super) member: Arc<Member>,
+    /// Whether it was found since the keeper last looked.
+    used: AtomicBool,
+    /// Nanoseconds: when the keeper last saw it used.
+    idle_since: AtomicU64,
+}
+
+impl Entry {
+    pub(super) fn new(
+        hash: u64,
+        key: Arc<str>,
+        circuit: Circuit,
+        member: Arc<Member>,
+        now: Time,
+    ) -> Self {
+        let idle_since = AtomicU64::new(now.as_nanos());
+        Self { hash, key, circuit, member, used: AtomicBool::new(false), idle_since }
+    }
+
+    fn is(&self, hash: u64, key: &str) -> bool {
+        self.hash == hash && *self.key == *key
+    }
+
+    /// Since when nobody has found it, as far as the keeper knows.
+    fn idle_since(&self, now: Time) -> u64 {
+        if self.used.swap(false, Ordering::Relaxed) {
+            self.idle_since.store(now.as_nanos(), Ordering::Relaxed);
+        }
+        self.idle_since.load(Ordering::Relaxed)
+    }
+}
+
+/// When the keeper looks, by both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) time: Time,
+}
+
+/// An entry that may go. The better of two is the smaller.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    standing: Standing,
+    idle_since: u64,
+    hash: u64,
+    key: Arc<str>,
+}
+
+/// What the keeper knows: how many there are, and where to go on looking.
+#[derive(Default)]
+pub(super) struct Keeper {
+    pub(super) len: usize,
+    sweep: usize,
+    evict: usize,
+}
+
+impl Map {
+    pub(super) fn new(capacity: usize) -> Self {
+        let shards = (capacity / 64).next_power_of_two().clamp(32, 1_024);
+        let shards = (0..shards).map(|_| Shard(RwLock::new(HashTable::new()))).collect();
+        Self { hasher: RandomState::new(), shards }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Shows a key's circuit to `look`, and notes that it is in use.
+    #[inline]
+    pub(super) fn find<R>(
+        &self,
+        hash: u64,
+        key: &str,
+        look: impl FnOnce(&Circuit) -> R,
+    ) -> Option<R> {
+        let shard = self.shard(hash).read();
+        let entry = shard.find(hash, |entry| entry.is(hash, key))?;
+        // Written only when it changes: every call reads its cache line.
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
+        }
+        Some(look(&entry.circuit))
+    }
+
+    /// A key's circuit; it is not in use for that.
+    pub(super) fn get(&self, hash: u64, key: &str) -> Option<Circuit> {
+        let shard = self.shard(hash).read();
+        shard.find(hash, |entry| entry.is(hash, key)).map(|entry| entry.circuit.clone())
+    }
+
+    /// All circuits, shard by shard.
+    pub(super) fn circuits(&self) -> Vec<Circuit> {
+        let mut circuits = Vec::new();
+        for shard in &self.shards {
+            circuits.extend(shard.read().iter().map(|entry| entry.circuit.clone()));
+        }
+        circuits
+    }
+
+    pub(super) fn insert(&self, keeper: &mut Keeper, entry: Entry) {
+        keeper.len += 1;
+        self.shard(entry.hash).write().insert_unique(entry.hash, entry, |entry| entry.hash);
+    }
+
+    /// Takes out what nobody needs any more and nobody has used for so long,
+    /// from the next shard.
+    pub(super) fn sweep(
+        &self,
+        keeper: &mut Keeper,
+        now: Now,
+        idle_for: u64,
+        gone: &mut Vec<Entry>,
+    ) {
+        let shard = &self.shards[keeper.sweep & (self.shards.len() - 1)];
+        keeper.sweep = keeper.sweep.wrapping_add(1);
+        let may_go = |entry: &Entry| {
+            let idle = now.time.as_nanos().saturating_sub(entry.idle_since(now.time));
+            idle >= idle_for && !entry.circuit.is_held() && {
+                entry.circuit.standing(now.instant) != Standing::Needed
+            }
+        };
+        // By reading first, so that calls need not wait for a look.
+        if !shard.read().iter().any(may_go) {
+            return;
+        }
+        let before = gone.len();
+        gone.extend(shard.write().extract_if(|entry| may_go(entry)));
+        keeper.len -= gone.len() - before;
+    }
+
+    /// Like `sweep`, from every shard.
+    pub(super) fn sweep_all(
+        &self,
+        keeper: &mut Keeper,
+        now: Now,
+        idle_for: u64,
+        gone: &mut Vec<Entry>,
+    ) {
+        (0..self.shards.len()).for_each(|_| self.sweep(keeper, now, idle_for, gone));
+    }
+
+    /// Takes out the closed circuit that is missed least. Does not look
+    /// everywhere in a large map.
+    pub(super) fn evict(&self, keeper: &mut Keeper, now: Now) -> Option<Entry> {
+        const ENOUGH: usize = 128;
+        const MOST: usize = 1_024;
+        let mut looked = 0;
+        let mut best: Option<Candidate> = None;
+        for _ in 0..self.shards.len() {
+            let shard = self.shards[keeper.evict & (self.shards.len() - 1)].read();
+            keeper.evict = keeper.evict.wrapping_add(1);
+            looked += shard.len();
+            best = [best, candidate(&shard, now)].into_iter().flatten().min();
+            let is_blank = best.as_ref().is_some_and(|best| best.standing == Standing::Blank);
+            if looked >= MOST || looked >= ENOUGH && is_blank {
+                break;
+            }
+        }
+        let Candidate { hash, key, .. } = best?;
+        let mut shard = self.shard(hash).write();
+        let entry = shard.find_entry(hash, |entry| entry.is(hash, &key)).ok()?;
+        // It may have opened since it was looked at.
+        let may_go = entry.get().circuit.standing(now.instant) <= Standing::Closed;
+        may_go.then(|| {
+            keeper.len -= 1;
+            entry.remove().0
+        })
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &Shard {
+        // Other bits than those the table uses.
+        &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
+    }
+}
+
+/// The entry of a shard that is missed least, if one may go.
+fn candidate(shard: &HashTable<Entry>, now: Now) -> Option<Candidate> {
+    let mut longest_first: Vec<_> =
+        shard.iter().map(|entry| (entry.idle_since(now.time), entry)).collect();
+    longest_first.sort_unstable_by_key(|(idle_since, _)| *idle_since);
+    let mut second_best = None;
+    for (idle_since, entry) in longest_first {
+        let standing = entry.circuit.standing(now.instant);
+        let candidate =
+            || Candidate { standing, idle_since, hash: entry.hash, key: Arc::clone(&entry.key) };
+        match standing {
+            Standing::Blank => return Some(candidate()),
+            Standing::Closed => second_best = second_best.or_else(|| Some(candidate())),
+            Standing::Due | Standing::Needed => {}
+        }
+    }
+    second_best
+}
+
+impl Shard {
+    #[inline]
+    fn read(&self) -> RwLockReadGuard<'_, HashTable<Entry>> {
+        // Nothing in there panics half-way.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashTable<Entry>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
