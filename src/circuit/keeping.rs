@@ -1,6 +1,9 @@
 //! What the keeper of many circuits asks of one, and nobody else does.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Circuit, CircuitOpen, KIND, OPEN, Ordering, Permit, is_closed};
 use crate::{cause::Cause, machine::Rejection, outcome::Outcome, state::State, time::Time};
@@ -13,8 +16,9 @@ pub(crate) enum Standing {
     /// The trouble it has seen, or what the calls under way will say: it is
     /// closed.
     Closed,
-    /// That it opened, but its wait is over and no probe is out.
-    Due,
+    /// That it opened: its wait is over and no probe is out. For how long
+    /// nobody has called, if that is known.
+    Due(Option<Duration>),
     /// A wait, a probe, or an operator's decision.
     Needed,
 }
@@ -63,7 +67,9 @@ impl Circuit {
         let gate = self.0.gate.0.load(Ordering::Acquire);
         if gate & KIND == OPEN {
             let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
-            return if now >= until { Standing::Due } else { Standing::Needed };
+            // Any call since would have been a probe.
+            let idle = Some(now.since(until));
+            return if now >= until { Standing::Due(idle) } else { Standing::Needed };
         }
         let view = self.0.lock().machine.view(now);
         if view.active_override.is_some() {
@@ -75,7 +81,7 @@ impl Circuit {
             State::Closed => Standing::Blank,
             State::Open | State::HalfOpen => match view.retry_after {
                 Some(wait) if !wait.is_zero() => Standing::Needed,
-                _ => Standing::Due,
+                _ => Standing::Due(None),
             },
         }
     }

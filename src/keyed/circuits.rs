@@ -220,12 +220,7 @@ impl KeyedCircuits {
     /// # }
     /// ```
     pub fn evict_idle(&self) -> usize {
-        let group = &*self.0;
-        let mut gone = Vec::new();
-        group.map.sweep_all(&mut group.keeper(), group.now(), group.idle_for, &mut gone);
-        let evicted = gone.len();
-        leave(gone);
-        evicted
+        self.0.evict_idle()
     }
 
     /// Asks for the right to one call, which is measured if `measured` or if
@@ -257,7 +252,13 @@ impl KeyedCircuits {
             // Looked at first, so that a refusal of its moves no circuit below.
             parent.ready()?;
         }
-        let mut permit = self.0.ask(&self.0.find(key, Circuit::clone), measured)?;
+        let circuit = if self.0.tally.refuses_all() {
+            // A key that is new is no sign of health: it gets no circuit now.
+            self.0.known(key).unwrap_or_else(|| self.0.shared.clone())
+        } else {
+            self.0.find(key, Circuit::clone)
+        };
+        let mut permit = self.0.ask(&circuit, measured)?;
         if let Some(parent) = parent {
             match parent.acquire(false) {
                 Ok(other) => permit.join(other),
@@ -287,8 +288,17 @@ impl Group {
         }
     }
 
+    /// The circuit a key has, which is thereby in use.
+    fn known(&self, key: &Key<'_>) -> Option<Circuit> {
+        let key = key.as_str()?;
+        self.map.find(self.map.hash(key), key, Circuit::clone)
+    }
+
     /// Asks a circuit, and the guard whether it is obeyed.
     fn ask(&self, circuit: &Circuit, measured: bool) -> Result<Permit, CircuitOpen> {
+        if self.tally.beyond().is_some() {
+            self.sweep_due();
+        }
         match self.tally.beyond() {
             Some(Beyond::FailOpen) => circuit.acquire_regardless(measured),
             Some(Beyond::FailClosed) if circuit.is_closed() => Err(circuit.turn_away()),
@@ -329,7 +339,7 @@ impl Group {
             return Some((circuit, false));
         }
         let now = self.now();
-        self.map.sweep(keeper, now, self.idle_for, gone);
+        self.map.sweep_due(keeper, now, self.idle_for, gone);
         if keeper.len >= self.capacity {
             if self.tally.count(State::Closed) == 0 {
                 return None;
@@ -341,6 +351,23 @@ impl Group {
         let circuit = Circuit::of_group(self.template.clone(), Some(Arc::clone(&key)), observers);
         self.map.insert(keeper, Entry::new(hash, key, circuit.clone(), member, now.time));
         Some((circuit, true))
+    }
+
+    fn evict_idle(&self) -> usize {
+        let mut gone = Vec::new();
+        self.map.sweep_all(&mut self.keeper(), self.now(), self.idle_for, &mut gone);
+        let evicted = gone.len();
+        leave(gone);
+        evicted
+    }
+
+    /// Evicts some of those that are idle, unless somebody else is at it.
+    fn sweep_due(&self) {
+        let mut gone = Vec::new();
+        if let Ok(mut keeper) = self.keeper.try_lock() {
+            self.map.sweep_due(&mut keeper, self.now(), self.idle_for, &mut gone);
+        }
+        leave(gone);
     }
 
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
@@ -436,7 +463,7 @@ pub struct KeyedCircuitsBuilder {
 
 impl KeyedCircuitsBuilder {
     /// Sets how many circuits there may be: 10,000 unless said, at most a
-    /// million. One takes about 1.5 KB and its key.
+    /// million. One takes about 2 KB and its key.
     ///
     /// A new key beyond that takes the place of a closed circuit: of one that
     /// has seen no trouble, if there is any, and there of the one that is idle
@@ -559,7 +586,7 @@ impl KeyedCircuitsBuilder {
         let shared = Circuit::of_group(template.clone(), None, reports.shared.clone());
         // At most a million.
         let capacity = capacity as usize;
-        Ok(KeyedCircuits(Arc::new(Group {
+        let group = Arc::new(Group {
             born: template.clock().now(),
             map: Map::new(capacity),
             tally: Arc::new(Tally::new(&name, guard, parent)),
@@ -569,7 +596,12 @@ impl KeyedCircuitsBuilder {
             idle_for: nanos(idle_for),
             reports,
             template,
-        })))
+        });
+        let weak = Arc::downgrade(&group);
+        group.tally.sweep_with(move || {
+            weak.upgrade().map(|group| group.evict_idle());
+        });
+        Ok(KeyedCircuits(group))
     }
 }
 

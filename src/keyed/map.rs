@@ -18,7 +18,7 @@ use hashbrown::HashTable;
 use super::tally::Member;
 use crate::{
     circuit::{Circuit, Standing},
-    time::Time,
+    time::{Time, nanos},
 };
 
 pub(super) struct Map {
@@ -61,7 +61,8 @@ impl Entry {
 
     /// Since when nobody has found it, as far as the keeper knows.
     fn idle_since(&self, now: Time) -> u64 {
-        if self.used.swap(false, Ordering::Relaxed) {
+        if self.used.load(Ordering::Relaxed) {
+            self.used.store(false, Ordering::Relaxed);
             self.idle_since.store(now.as_nanos(), Ordering::Relaxed);
         }
         self.idle_since.load(Ordering::Relaxed)
@@ -78,8 +79,8 @@ pub(super) struct Now {
 /// An entry that may go. The better of two is the smaller.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
-    standing: Standing,
-    idle_since: u64,
+    /// Its standing, and since when it is idle.
+    rating: (Standing, u64),
     hash: u64,
     key: Arc<str>,
 }
@@ -89,6 +90,8 @@ struct Candidate {
 pub(super) struct Keeper {
     pub(super) len: usize,
     sweep: usize,
+    /// Nanoseconds: until when the sweeping is done.
+    swept: u64,
     evict: usize,
 }
 
@@ -142,29 +145,55 @@ impl Map {
     }
 
     /// Takes out what nobody needs any more and nobody has used for so long,
-    /// from the next shard.
-    pub(super) fn sweep(
+    /// from the next shard; says how many circuits it looked at.
+    fn sweep(&self, keeper: &mut Keeper, now: Now, idle_for: u64, gone: &mut Vec<Entry>) -> usize {
+        let shard = &self.shards[keeper.sweep & (self.shards.len() - 1)];
+        keeper.sweep = keeper.sweep.wrapping_add(1);
+        let may_go = |entry: &Entry| {
+            let seen = now.time.as_nanos().saturating_sub(entry.idle_since(now.time));
+            if seen < idle_for && entry.circuit.is_closed() {
+                return false;
+            }
+            let idle = match entry.circuit.standing(now.instant) {
+                Standing::Due(Some(idle)) => nanos(idle),
+                Standing::Blank | Standing::Closed | Standing::Due(None) => seen,
+                Standing::Needed => return false,
+            };
+            idle >= idle_for && !entry.circuit.is_held()
+        };
+        // By reading first, so that calls need not wait for a look.
+        let (looked, some_may_go) = {
+            let shard = shard.read();
+            // All of them: a look notes who was used.
+            (shard.len(), shard.iter().filter(|entry| may_go(entry)).count() > 0)
+        };
+        if some_may_go {
+            let before = gone.len();
+            gone.extend(shard.write().extract_if(|entry| may_go(entry)));
+            keeper.len -= gone.len() - before;
+        }
+        looked
+    }
+
+    /// Sweeps as much as is due for every shard to have its turn four times in
+    /// `idle_for`; a part of it, if that is much.
+    pub(super) fn sweep_due(
         &self,
         keeper: &mut Keeper,
         now: Now,
         idle_for: u64,
         gone: &mut Vec<Entry>,
     ) {
-        let shard = &self.shards[keeper.sweep & (self.shards.len() - 1)];
-        keeper.sweep = keeper.sweep.wrapping_add(1);
-        let may_go = |entry: &Entry| {
-            let idle = now.time.as_nanos().saturating_sub(entry.idle_since(now.time));
-            idle >= idle_for && !entry.circuit.is_held() && {
-                entry.circuit.standing(now.instant) != Standing::Needed
-            }
-        };
-        // By reading first, so that calls need not wait for a look.
-        if !shard.read().iter().any(may_go) {
-            return;
+        const MOST: usize = 10_000;
+        let shards = self.shards.len() as u64;
+        let step = (idle_for / (4 * shards)).max(1);
+        let due = (now.time.as_nanos().saturating_sub(keeper.swept) / step).min(shards);
+        let (mut swept, mut looked) = (0, 0);
+        while swept < due && looked < MOST {
+            looked += self.sweep(keeper, now, idle_for, gone);
+            swept += 1;
         }
-        let before = gone.len();
-        gone.extend(shard.write().extract_if(|entry| may_go(entry)));
-        keeper.len -= gone.len() - before;
+        keeper.swept = now.time.as_nanos().saturating_sub((due - swept) * step);
     }
 
     /// Like `sweep`, from every shard.
@@ -175,7 +204,9 @@ impl Map {
         idle_for: u64,
         gone: &mut Vec<Entry>,
     ) {
-        (0..self.shards.len()).for_each(|_| self.sweep(keeper, now, idle_for, gone));
+        for _ in 0..self.shards.len() {
+            self.sweep(keeper, now, idle_for, gone);
+        }
     }
 
     /// Takes out the closed circuit that is missed least. Does not look
@@ -190,8 +221,7 @@ impl Map {
             keeper.evict = keeper.evict.wrapping_add(1);
             looked += shard.len();
             best = [best, candidate(&shard, now)].into_iter().flatten().min();
-            let is_blank = best.as_ref().is_some_and(|best| best.standing == Standing::Blank);
-            if looked >= MOST || looked >= ENOUGH && is_blank {
+            if looked >= MOST || looked >= ENOUGH && best.is_some() {
                 break;
             }
         }
@@ -215,21 +245,20 @@ impl Map {
 
 /// The entry of a shard that is missed least, if one may go.
 fn candidate(shard: &HashTable<Entry>, now: Now) -> Option<Candidate> {
-    let mut longest_first: Vec<_> =
-        shard.iter().map(|entry| (entry.idle_since(now.time), entry)).collect();
-    longest_first.sort_unstable_by_key(|(idle_since, _)| *idle_since);
-    let mut second_best = None;
-    for (idle_since, entry) in longest_first {
+    let by_idleness = || shard.iter().map(|entry| (entry.idle_since(now.time), entry));
+    let rated = |(idle_since, entry): (u64, &'_ Entry)| {
         let standing = entry.circuit.standing(now.instant);
-        let candidate =
-            || Candidate { standing, idle_since, hash: entry.hash, key: Arc::clone(&entry.key) };
-        match standing {
-            Standing::Blank => return Some(candidate()),
-            Standing::Closed => second_best = second_best.or_else(|| Some(candidate())),
-            Standing::Due | Standing::Needed => {}
-        }
-    }
-    second_best
+        (standing <= Standing::Closed).then_some((standing, idle_since))
+    };
+    // Nearly always the one idle longest will do.
+    let longest = by_idleness().min_by_key(|(idle_since, _)| *idle_since)?;
+    let (rating, entry) = match rated(longest) {
+        Some(rating @ (Standing::Blank, _)) => (rating, longest.1),
+        _ => by_idleness()
+            .filter_map(|seen| rated(seen).map(|rating| (rating, seen.1)))
+            .min_by_key(|(rating, _)| *rating)?,
+    };
+    Some(Candidate { rating, hash: entry.hash, key: Arc::clone(&entry.key) })
 }
 
 impl Shard {

@@ -1,7 +1,7 @@
 //! How many circuits are in which state, kept by the circuits themselves.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Tally {
     overflowed: AtomicU64,
     guard: Option<Guard>,
     parent: Option<(Circuit, QuorumRule)>,
+    sweep: OnceLock<Box<dyn Fn() + Send + Sync>>,
     #[cfg(feature = "metrics")]
     metrics: GroupMetrics,
 }
@@ -48,6 +49,7 @@ impl Tally {
             overflowed: AtomicU64::new(0),
             guard,
             parent,
+            sweep: OnceLock::new(),
             #[cfg(feature = "metrics")]
             metrics: GroupMetrics::new(Arc::clone(name)),
         }
@@ -109,12 +111,25 @@ impl Tally {
         self.metrics.overflowed();
     }
 
-    /// Opens the parent if enough are open.
+    /// Opens the parent if it is closed and enough are open.
     fn ask_quorum(&self) {
         let Some((parent, quorum)) = &self.parent else { return };
+        if parent.state() != State::Closed || quorum.cause(self.census()).is_none() {
+            return;
+        }
+        // Those that nobody has called since long ago are not counted.
+        if let Some(sweep) = self.sweep.get() {
+            sweep();
+        }
         if let Some(cause) = quorum.cause(self.census()) {
             parent.open_because(cause);
         }
+    }
+
+    /// Sets how circuits that are idle leave.
+    pub(super) fn sweep_with(&self, sweep: impl Fn() + Send + Sync + 'static) {
+        // Once, when the group is made.
+        let _ = self.sweep.set(Box::new(sweep));
     }
 
     fn moved(&self, from: Option<State>, to: Option<State>) {
