@@ -75,8 +75,10 @@ fn in_turn<T>(mut many: Vec<T>, mut call: impl FnMut(&mut T)) -> impl FnMut() {
     }
 }
 
-/// What is measured: each with how a call is made.
-fn contenders(keys: &'static [String]) -> Vec<(&'static str, Box<dyn FnMut()>)> {
+/// What is measured, and how a call is made.
+type Contender = (&'static str, Box<dyn FnMut()>);
+
+fn contenders(keys: &'static [String]) -> Vec<Contender> {
     let circuits = circuits(keys);
     let keyed = || {
         KeyedCircuitBreakerLayer::new(circuits.clone(), |key: &&'static str| Key::from(*key))
@@ -89,7 +91,7 @@ fn contenders(keys: &'static [String]) -> Vec<(&'static str, Box<dyn FnMut()>)> 
     let first = texts[0];
     let many: Vec<_> = texts.iter().map(|key| (unkeyed(), *key)).collect();
     let mut found = keyed();
-    let mut contenders: Vec<(&'static str, Box<dyn FnMut()>)> = vec![
+    let mut contenders: Vec<Contender> = vec![
         ("bare", Box::new(move || drop(black_box(call(&mut bare, first))))),
         ("unkeyed", Box::new(move || drop(black_box(call(&mut one, first))))),
         ("one key of 10,000", Box::new(move || drop(black_box(call(&mut hot, first))))),

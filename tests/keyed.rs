@@ -17,6 +17,7 @@ use std::{
 };
 
 use http::{HeaderName, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use proptest::prelude::*;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -922,6 +923,26 @@ mod services {
         assert_eq!(parent.snapshot().totals.cancelled, 1);
         assert_eq!(circuits.get("a").unwrap().snapshot().totals.cancelled, 1);
         assert!(parent.try_acquire().is_ok(), "the probe was given back");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_ends_with_its_body_settles_both_permits_there() {
+        let clock = ManualClock::new();
+        let parent = named("parent", &clock).build().unwrap();
+        let circuits = group(&clock).parent(parent, Quorum::count(1)).build().unwrap();
+        open(&circuits, "a");
+        clock.advance(5 * SECOND);
+        let service = KeyedCircuitBreakerLayer::per_host(circuits.clone())
+            .until_end_of_body()
+            .layer(service_fn(async |_: Request<()>| {
+                Ok::<_, BoxError>(Response::new("hello".to_owned()))
+            }));
+        let request = Request::get("http://a/").body(()).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        let states = || [circuits.parent().unwrap().state(), circuits.get("a").unwrap().state()];
+        assert_eq!(states(), [State::HalfOpen; 2]);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+        assert_eq!(states(), [State::Closed; 2]);
     }
 
     #[test]

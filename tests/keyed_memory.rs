@@ -67,7 +67,7 @@ fn any_number_of_keys_stays_within_bounds() {
 
     let held = measure(|| {
         for n in 0..KEYS {
-            let permit = circuits.try_acquire(&format!("{n:020}")).unwrap();
+            let permit = circuits.try_acquire(format!("{n:020}")).unwrap();
             // A twentieth stays longer, for the trouble it has seen.
             permit.record(if n % 20 == 0 { Outcome::Failure } else { Outcome::Success });
         }
@@ -83,7 +83,7 @@ fn any_number_of_keys_stays_within_bounds() {
     // Keys too long to be kept are not.
     let held = measure(|| {
         for n in 0..1_000_u64 {
-            circuits.try_acquire(&format!("{n:01000}")).unwrap().record(Outcome::Success);
+            circuits.try_acquire(format!("{n:01000}")).unwrap().record(Outcome::Success);
         }
     });
     assert!(held.bytes_current <= 1_000, "{} bytes kept", held.bytes_current);

@@ -176,7 +176,7 @@ impl KeyedCircuits {
     /// # }
     /// ```
     pub fn circuits(&self) -> Vec<Circuit> {
-        self.0.map.circuits()
+        self.0.map.circuits(&self.0.keeper())
     }
 
     /// The group at this instant, in numbers. Changes nothing.
@@ -312,7 +312,7 @@ impl Group {
         let mut gone = Vec::new();
         let circuit = self.create_within(&mut self.keeper(), hash, key, &mut gone);
         // With the lock released: others are told of it.
-        leave(gone);
+        tell_left(gone);
         match circuit {
             Some((circuit, is_new)) => {
                 if is_new {
@@ -357,7 +357,7 @@ impl Group {
         let mut gone = Vec::new();
         self.map.sweep_all(&mut self.keeper(), self.now(), self.idle_for, &mut gone);
         let evicted = gone.len();
-        leave(gone);
+        tell_left(gone);
         evicted
     }
 
@@ -367,7 +367,7 @@ impl Group {
         if let Ok(mut keeper) = self.keeper.try_lock() {
             self.map.sweep_due(&mut keeper, self.now(), self.idle_for, &mut gone);
         }
-        leave(gone);
+        tell_left(gone);
     }
 
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
@@ -381,9 +381,9 @@ impl Group {
     }
 }
 
-/// Counts evicted circuits out. Not under the keeper's lock.
-fn leave(gone: Vec<Entry>) {
-    gone.iter().for_each(|entry| entry.member.leave());
+/// Tells of evicted circuits, and drops them. Not under the keeper's lock.
+fn tell_left(gone: Vec<Entry>) {
+    gone.iter().for_each(|entry| entry.member.tell_left());
 }
 
 /// Whom the circuits of a group tell, besides the template's observers.

@@ -79,10 +79,10 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(share: f64, beyond: Beyond, minimum_keys: u64) -> Result<Self, ConfigError> {
-        let too_large = Ratio::new(share).and_then(|_| Ratio::new(share + 1e-6));
+        let too_large = Ratio::new(share).and_then(|_| Ratio::new((share + 1e-6).min(1.0)));
         match too_large {
-            Some(too_large) => Ok(Self { too_large, minimum_keys, beyond }),
-            None => Err(ConfigError::new(
+            Some(too_large) if share < 1.0 => Ok(Self { too_large, minimum_keys, beyond }),
+            _ => Err(ConfigError::new(
                 "max_open_share",
                 share,
                 "must be at least 0.000001 and below 1",

@@ -163,12 +163,12 @@ impl<K, C, O, T> KeyedCircuitBreakerLayer<K, C, O, T> {
     /// asked, and its `when_open` has no say.
     ///
     /// ```
-    /// use tower_breaker::{Config, KeyedCircuitBreakerLayer, KeyedCircuits, service_unavailable};
+    /// use tower_breaker::{Config, HttpClassifier, KeyedCircuitBreakerLayer, KeyedCircuits};
     ///
     /// # fn main() -> Result<(), tower_breaker::ConfigError> {
     /// let circuits = KeyedCircuits::builder(Config::default()).build()?;
     /// let layer = KeyedCircuitBreakerLayer::per_host(circuits)
-    ///     .with(|layer| layer.until_end_of_body().fallback(service_unavailable::<String>));
+    ///     .with(|layer| layer.classify(HttpClassifier::new()).until_end_of_body());
     /// # Ok(())
     /// # }
     /// ```

@@ -131,7 +131,7 @@ impl Map {
     }
 
     /// All circuits, shard by shard.
-    pub(super) fn circuits(&self) -> Vec<Circuit> {
+    pub(super) fn circuits(&self, _: &Keeper) -> Vec<Circuit> {
         let mut circuits = Vec::new();
         for shard in &self.shards {
             circuits.extend(shard.read().iter().map(|entry| entry.circuit.clone()));
@@ -171,6 +171,7 @@ impl Map {
             let before = gone.len();
             gone.extend(shard.write().extract_if(|entry| may_go(entry)));
             keeper.len -= gone.len() - before;
+            gone[before..].iter().for_each(|entry| entry.member.leave());
         }
         looked
     }
@@ -232,6 +233,7 @@ impl Map {
         let may_go = entry.get().circuit.standing(now.instant) <= Standing::Closed;
         may_go.then(|| {
             keeper.len -= 1;
+            entry.get().member.leave();
             entry.remove().0
         })
     }

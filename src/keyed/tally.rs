@@ -146,12 +146,19 @@ impl Tally {
     }
 }
 
+/// What a circuit is counted as.
+#[derive(Clone, Copy)]
+enum Counted {
+    As(State),
+    /// It is gone from the map, whatever its last calls still do to it. With
+    /// what it was counted as until then.
+    No(State),
+}
+
 /// One circuit's place in the tally: its observer.
 pub(super) struct Member {
     tally: Arc<Tally>,
-    /// What it is counted as; `None` once it is gone from the map, whatever its
-    /// last calls still do to it.
-    counted: Mutex<Option<State>>,
+    counted: Mutex<Counted>,
     /// Its own series, if it has any.
     #[cfg(feature = "metrics")]
     series: Option<Arc<Metrics>>,
@@ -166,28 +173,34 @@ impl Member {
         tally.moved(None, Some(State::Closed));
         Self {
             tally: Arc::clone(tally),
-            counted: Mutex::new(Some(State::Closed)),
+            counted: Mutex::new(Counted::As(State::Closed)),
             #[cfg(feature = "metrics")]
             series,
         }
     }
 
-    /// The circuit was evicted. Not under a lock.
+    /// Gives up the place, for the circuit is evicted; yet to be told of.
     pub(super) fn leave(&self) {
-        let counted = self.lock().take();
-        if counted.is_some() {
-            self.tally.moved(counted, None);
-            self.tally.tell_moved(counted, None);
+        let mut counted = self.lock();
+        if let Counted::As(state) = *counted {
+            *counted = Counted::No(state);
+            self.tally.moved(Some(state), None);
             self.tally.evicted.fetch_add(1, Ordering::Relaxed);
-            #[cfg(feature = "metrics")]
-            {
-                self.tally.metrics.evicted();
-                self.series.iter().for_each(|series| series.rest());
-            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+    /// Tells that the circuit is evicted. Not under a lock.
+    pub(super) fn tell_left(&self) {
+        let (Counted::As(state) | Counted::No(state)) = *self.lock();
+        self.tally.tell_moved(Some(state), None);
+        #[cfg(feature = "metrics")]
+        {
+            self.tally.metrics.evicted();
+            self.series.iter().for_each(|series| series.rest());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,8 +208,8 @@ impl Member {
 impl Observer for Member {
     fn on_transition(&self, transition: &Transition) {
         let mut counted = self.lock();
-        let Some(from) = *counted else { return };
-        *counted = Some(transition.to);
+        let Counted::As(from) = *counted else { return };
+        *counted = Counted::As(transition.to);
         self.tally.moved(Some(from), Some(transition.to));
         drop(counted);
         self.tally.tell_moved(Some(from), Some(transition.to));
