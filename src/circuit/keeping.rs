@@ -24,10 +24,11 @@ pub(crate) enum Standing {
 }
 
 impl Circuit {
-    /// A permit, if the gate alone can grant it.
+    /// Turns a handle into a permit, if the gate alone can grant it.
     #[inline]
-    pub(crate) fn acquire_closed(&self, measured: bool) -> Option<Permit> {
-        self.pass_closed_gate(self.0.gate.0.load(Ordering::Acquire), measured)
+    pub(crate) fn into_permit(self, measured: bool) -> Result<Permit, Self> {
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        if is_closed(gate) { Ok(self.pass(gate, measured)) } else { Err(self) }
     }
 
     /// Whether it lets everybody in, and no operator has a say.

@@ -270,20 +270,19 @@ impl Circuit {
     #[inline]
     pub(crate) fn acquire(&self, measured: bool) -> Result<Permit, CircuitOpen> {
         let gate = self.0.gate.0.load(Ordering::Acquire);
-        match self.pass_closed_gate(gate, measured) {
-            Some(permit) => Ok(permit),
-            None => self.ask(gate, measured),
+        if is_closed(gate) {
+            Ok(self.clone().pass(gate, measured))
+        } else {
+            self.ask(gate, measured)
         }
     }
 
+    /// A permit by a gate that lets everybody in.
     #[inline]
-    fn pass_closed_gate(&self, gate: u64, measured: bool) -> Option<Permit> {
-        if !is_closed(gate) {
-            return None;
-        }
+    fn pass(self, gate: u64, measured: bool) -> Permit {
         let ticket = Ticket { generation: gate >> KIND_BITS, probe: None };
         let started = (measured || self.0.measures_latency).then(|| self.instant());
-        Some(Permit::new(self.clone(), ticket, started))
+        Permit::new(self, ticket, started)
     }
 
     /// Asks where the gate did not answer, unless it did: it may be open.

@@ -122,7 +122,7 @@ impl KeyedCircuits {
     /// ```
     #[doc(alias = "getOrCreate")]
     pub fn get_or_create<'a>(&self, key: impl Into<Key<'a>>) -> Circuit {
-        self.0.find(&key.into(), Circuit::clone)
+        self.0.find(&key.into())
     }
 
     /// A key's circuit, if it has one. Not a use of it.
@@ -232,10 +232,7 @@ impl KeyedCircuits {
         if parent.is_some() || tally.refuses_all() {
             return self.acquire_guarded(key, parent, measured);
         }
-        // Under the map's lock only where nobody else's code runs.
-        let look =
-            |circuit: &Circuit| circuit.acquire_closed(measured).ok_or_else(|| circuit.clone());
-        match self.0.find(key, look) {
+        match self.0.find(key).into_permit(measured) {
             Ok(permit) => Ok(permit),
             Err(circuit) => self.0.ask(&circuit, measured),
         }
@@ -256,7 +253,7 @@ impl KeyedCircuits {
             // A key that is new is no sign of health: it gets no circuit now.
             self.0.known(key).unwrap_or_else(|| self.0.shared.clone())
         } else {
-            self.0.find(key, Circuit::clone)
+            self.0.find(key)
         };
         let mut permit = self.0.ask(&circuit, measured)?;
         if let Some(parent) = parent {
@@ -273,25 +270,22 @@ impl KeyedCircuits {
 }
 
 impl Group {
-    /// Shows a key's circuit to `look`, made if need be, or the shared one.
+    /// A key's circuit, made if need be, or the shared one.
     #[inline]
-    fn find<R>(&self, key: &Key<'_>, look: impl Fn(&Circuit) -> R) -> R {
+    fn find(&self, key: &Key<'_>) -> Circuit {
         match key.as_str() {
             Some(key) if key.len() <= KeyedCircuits::LONGEST_KEY => {
                 let hash = self.map.hash(key);
-                match self.map.find(hash, key, &look) {
-                    Some(seen) => seen,
-                    None => look(&self.create(hash, key)),
-                }
+                self.map.find(hash, key).unwrap_or_else(|| self.create(hash, key))
             }
-            _ => look(&self.shared),
+            _ => self.shared.clone(),
         }
     }
 
     /// The circuit a key has, which is thereby in use.
     fn known(&self, key: &Key<'_>) -> Option<Circuit> {
         let key = key.as_str()?;
-        self.map.find(self.map.hash(key), key, Circuit::clone)
+        self.map.find(self.map.hash(key), key)
     }
 
     /// Asks a circuit, and the guard whether it is obeyed.
@@ -335,7 +329,7 @@ impl Group {
         key: &str,
         gone: &mut Vec<Entry>,
     ) -> Option<(Circuit, bool)> {
-        if let Some(circuit) = self.map.find(hash, key, Circuit::clone) {
+        if let Some(circuit) = self.map.find(hash, key) {
             return Some((circuit, false));
         }
         let now = self.now();

@@ -5,7 +5,7 @@
 //! evicts; there is one at a time, so there is one circuit a key.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -104,24 +104,22 @@ impl Map {
 
     #[inline]
     pub(super) fn hash(&self, key: &str) -> u64 {
-        self.hasher.hash_one(key)
+        // In one go: nothing follows that it would have to be told from.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key.as_bytes());
+        hasher.finish()
     }
 
-    /// Shows a key's circuit to `look`, and notes that it is in use.
+    /// A key's circuit, which is thereby in use.
     #[inline]
-    pub(super) fn find<R>(
-        &self,
-        hash: u64,
-        key: &str,
-        look: impl FnOnce(&Circuit) -> R,
-    ) -> Option<R> {
+    pub(super) fn find(&self, hash: u64, key: &str) -> Option<Circuit> {
         let shard = self.shard(hash).read();
         let entry = shard.find(hash, |entry| entry.is(hash, key))?;
         // Written only when it changes: every call reads its cache line.
         if !entry.used.load(Ordering::Relaxed) {
             entry.used.store(true, Ordering::Relaxed);
         }
-        Some(look(&entry.circuit))
+        Some(entry.circuit.clone())
     }
 
     /// A key's circuit; it is not in use for that.
