@@ -211,7 +211,7 @@ impl Map {
     /// Takes out the closed circuit that is missed least. Does not look
     /// everywhere in a large map.
     pub(super) fn evict(&self, keeper: &mut Keeper, now: Now) -> Option<Entry> {
-        const ENOUGH: usize = 128;
+        const ENOUGH: usize = 64;
         const MOST: usize = 1_024;
         let mut looked = 0;
         let mut best: Option<Candidate> = None;
