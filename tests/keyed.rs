@@ -673,6 +673,20 @@ mod the_parent {
     }
 
     #[test]
+    fn a_refusal_of_the_parent_moves_no_key() {
+        let clock = ManualClock::new();
+        let parent = named("parent", &clock).open_for(Backoff::fixed(20 * SECOND));
+        let circuits =
+            group(&clock).parent(parent.build().unwrap(), Quorum::count(1)).build().unwrap();
+        open(&circuits, "0");
+        clock.advance(5 * SECOND);
+        assert_eq!(circuits.try_acquire("0").unwrap_err().name(), "parent");
+        assert_eq!(circuits.get("0").unwrap().state(), State::Open);
+        circuits.try_acquire("new").unwrap_err();
+        assert!(circuits.get("new").is_none());
+    }
+
+    #[test]
     fn a_refusal_of_the_key_takes_no_probe_of_the_parent() {
         let clock = ManualClock::new();
         let circuits = family(&clock, Quorum::count(2));
