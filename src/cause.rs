@@ -72,6 +72,16 @@ pub enum Cause {
     },
     /// It was configured to [start open](crate::Start::Open).
     StartedOpen,
+    /// So many circuits of a group were open that their parent opened too.
+    #[non_exhaustive]
+    Quorum {
+        /// Keys whose circuit was open or half-open.
+        open: u64,
+        /// All keys.
+        keys: u64,
+        /// Open ones that open the parent.
+        required: u64,
+    },
     /// [`Circuit::trip`](crate::Circuit::trip) was called.
     Tripped,
     /// The wait was over and a call came.
@@ -111,6 +121,7 @@ impl Cause {
             Self::SlowCallRate { .. } => "slow-call-rate",
             Self::ProbesFailed { .. } => "probes-failed",
             Self::StartedOpen => "started-open",
+            Self::Quorum { .. } => "quorum",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
             Self::HealthChecked { .. } => "health-checked",
@@ -149,6 +160,9 @@ impl fmt::Display for Cause {
                 write!(f, ", and {required} must succeed")
             }
             Self::StartedOpen => f.write_str("it starts open"),
+            Self::Quorum { open, keys, required } => {
+                write!(f, "{open} of {keys} keys were open, and {required} are enough to open")
+            }
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
             Self::HealthChecked { successes: 1 } => f.write_str("1 health check passed"),

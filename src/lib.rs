@@ -17,6 +17,8 @@ mod fallback;
 mod future;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "keyed")]
+mod keyed;
 mod layer;
 mod lint;
 mod machine;
@@ -63,6 +65,13 @@ pub use crate::http::{
     AtEndOfBody, ClassifyHttp, HttpClassifier, HttpHead, HttpView, ResponseBody, grpc_unavailable,
     handle_error, service_unavailable,
 };
+#[cfg(feature = "keyed")]
+pub use crate::keyed::{
+    Beyond, Key, KeyFn, KeyOf, KeyedCircuitBreaker, KeyedCircuitBreakerLayer, KeyedCircuits,
+    KeyedCircuitsBuilder, KeyedSnapshot, Quorum,
+};
+#[cfg(all(feature = "keyed", feature = "http"))]
+pub use crate::keyed::{ByHeader, ByHost, ByRoute};
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]

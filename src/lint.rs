@@ -550,7 +550,7 @@ fn opening(rules: &Rules, interval: u64) -> Option<Opening> {
     let mut facts = Facts::default();
     for call in 0..MOST_CALLS {
         let is_bad = call >= healthy;
-        let ticket = machine.acquire(at(call), &mut facts).ok()?;
+        let ticket = machine.acquire(true, at(call), &mut facts).ok()?;
         machine.record(ticket, if is_bad { bad } else { good }, at(call), &mut facts);
         if machine.state() == State::Open {
             let after = at(call).since(at(healthy));

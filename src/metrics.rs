@@ -7,11 +7,13 @@
 #[cfg(feature = "shadow")]
 mod shadow;
 
+#[cfg(feature = "keyed")]
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    Counter, Gauge, Histogram, Label, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
 };
 
 #[cfg(feature = "shadow")]
@@ -37,10 +39,11 @@ const FALLBACK_ENDS: [FallbackEnd; 3] =
     [FallbackEnd::Answered, FallbackEnd::Failed, FallbackEnd::Cancelled];
 
 /// Every transition there is, with the label of its cause.
-const TRANSITIONS: [(State, State, &str); 16] = [
+const TRANSITIONS: [(State, State, &str); 17] = [
     (State::Closed, State::Open, "failure-rate"),
     (State::Closed, State::Open, "consecutive-failures"),
     (State::Closed, State::Open, "slow-call-rate"),
+    (State::Closed, State::Open, "quorum"),
     (State::Closed, State::Open, "tripped"),
     (State::Open, State::HalfOpen, "wait-over"),
     (State::Open, State::HalfOpen, "health-checked"),
@@ -56,20 +59,31 @@ const TRANSITIONS: [(State, State, &str); 16] = [
     (State::HalfOpen, State::Closed, "reset"),
 ];
 
-/// The metrics of one circuit.
+/// The metrics of one circuit, or of all in a group.
 #[derive(Default)]
 pub(crate) struct Metrics {
+    scope: Scope,
     handles: OnceLock<Handles>,
     duration: OnceLock<Histogram>,
     /// Only of a circuit that somebody answers for: made at its first fallback.
     fallbacks: OnceLock<[Counter; 3]>,
 }
 
+/// Whose series they are.
+#[derive(Clone, Default)]
+enum Scope {
+    #[default]
+    Circuit,
+    /// Of all circuits of a group: what is one circuit's alone is left out.
+    #[cfg(feature = "keyed")]
+    Group,
+    /// Of a group's circuit, by its key.
+    #[cfg(feature = "keyed")]
+    Key(Arc<str>),
+}
+
 struct Handles {
-    states: [Gauge; 3],
-    state_code: Gauge,
-    admitted_share: Gauge,
-    overrides: [Gauge; 3],
+    own: Option<Own>,
     calls: [Counter; 5],
     slow_calls: Counter,
     rejections: Counter,
@@ -78,7 +92,36 @@ struct Handles {
     transitions: [Counter; TRANSITIONS.len()],
 }
 
+/// What is one circuit's alone.
+struct Own {
+    states: [Gauge; 3],
+    state_code: Gauge,
+    admitted_share: Gauge,
+    overrides: [Gauge; 3],
+}
+
 impl Metrics {
+    /// Adds up the circuits of a group.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn of_group() -> Self {
+        Self { scope: Scope::Group, ..Self::default() }
+    }
+
+    /// Labels a group's circuit with its key.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn of_key(key: Arc<str>) -> Self {
+        Self { scope: Scope::Key(key), ..Self::default() }
+    }
+
+    /// Shows a circuit that is gone as one that is closed.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn rest(&self) {
+        if let Some(Handles { own: Some(own), .. }) = self.handles.get() {
+            own.show_state(State::Closed);
+            own.show_override(None);
+        }
+    }
+
     fn handles(&self, circuit: &str) -> &Handles {
         self.handles_in(State::Closed, circuit)
     }
@@ -86,7 +129,23 @@ impl Metrics {
     /// The handles; `state` is shown if the circuit is not known yet, for it may
     /// have started in any.
     fn handles_in(&self, state: State, circuit: &str) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(state, circuit))
+        self.handles.get_or_init(|| Handles::new(state, circuit, &self.scope))
+    }
+}
+
+impl Scope {
+    fn labels<const N: usize>(
+        &self,
+        circuit: &str,
+        more: [(&'static str, &'static str); N],
+    ) -> Vec<Label> {
+        let mut labels = vec![Label::new("circuit", circuit.to_owned())];
+        #[cfg(feature = "keyed")]
+        if let Self::Key(key) = self {
+            labels.push(Label::new("key", Arc::clone(key)));
+        }
+        labels.extend(more.map(|(label, value)| Label::from_static_parts(label, value)));
+        labels
     }
 }
 
@@ -98,11 +157,9 @@ impl Observer for Metrics {
             handles.slow_calls.increment(1);
         }
         if let Some(latency) = call.latency {
-            let circuit = || call.circuit.to_owned();
+            let labels = || self.scope.labels(call.circuit, []);
             self.duration
-                .get_or_init(
-                    || histogram!("circuit_breaker_call_duration_seconds", "circuit" => circuit()),
-                )
+                .get_or_init(|| histogram!("circuit_breaker_call_duration_seconds", labels()))
                 .record(latency);
         }
     }
@@ -117,12 +174,14 @@ impl Observer for Metrics {
 
     fn on_fallback(&self, circuit: &str, end: FallbackEnd) {
         self.handles(circuit);
-        self.fallbacks.get_or_init(|| fallbacks(circuit))[end as usize].increment(1);
+        self.fallbacks.get_or_init(|| fallbacks(circuit, &self.scope))[end as usize].increment(1);
     }
 
     fn on_transition(&self, transition: &Transition) {
         let handles = self.handles(&transition.circuit);
-        handles.show_state(transition.to);
+        if let Some(own) = &handles.own {
+            own.show_state(transition.to);
+        }
         let label = transition.cause.label();
         let known = (transition.from, transition.to, label);
         if let Some(index) = TRANSITIONS.iter().position(|row| *row == known) {
@@ -131,7 +190,9 @@ impl Observer for Metrics {
     }
 
     fn on_admitted_share(&self, circuit: &str, share: f64) {
-        self.handles(circuit).admitted_share.set(share);
+        if let Some(own) = &self.handles(circuit).own {
+            own.admitted_share.set(share);
+        }
     }
 
     fn on_health_check(&self, circuit: &str, passed: bool) {
@@ -141,64 +202,70 @@ impl Observer for Metrics {
     }
 
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
-        let handles = self.handles(circuit);
-        for (kind, gauge) in OVERRIDES.iter().zip(&handles.overrides) {
-            let is_active = active.is_some_and(|active| active.kind == *kind);
-            gauge.set(f64::from(u8::from(is_active)));
+        if let Some(own) = &self.handles(circuit).own {
+            own.show_override(active.map(|active| active.kind));
         }
     }
 }
 
 impl Handles {
-    fn new(state: State, circuit: &str) -> Self {
+    fn new(state: State, circuit: &str, scope: &Scope) -> Self {
         describe();
-        let circuit = || circuit.to_owned();
+        let count = |name| counter!(name, scope.labels(circuit, []));
         let handles = Self {
-            states: STATES.map(|state| {
-                gauge!("circuit_breaker_state", "circuit" => circuit(), "state" => state.as_str())
-            }),
-            state_code: gauge!("circuit_breaker_state_code", "circuit" => circuit()),
-            admitted_share: gauge!("circuit_breaker_admitted_share", "circuit" => circuit()),
-            overrides: OVERRIDES.map(|kind| {
-                gauge!("circuit_breaker_override", "circuit" => circuit(), "kind" => kind.as_str())
-            }),
+            own: Own::new(state, circuit, scope),
             calls: ENDS.map(|end| {
-                counter!(
-                    "circuit_breaker_calls_total",
-                    "circuit" => circuit(), "outcome" => end.as_str()
-                )
+                let labels = scope.labels(circuit, [("outcome", end.as_str())]);
+                counter!("circuit_breaker_calls_total", labels)
             }),
-            slow_calls: counter!("circuit_breaker_slow_calls_total", "circuit" => circuit()),
-            rejections: counter!("circuit_breaker_rejections_total", "circuit" => circuit()),
-            would_reject: counter!("circuit_breaker_would_reject_total", "circuit" => circuit()),
+            slow_calls: count("circuit_breaker_slow_calls_total"),
+            rejections: count("circuit_breaker_rejections_total"),
+            would_reject: count("circuit_breaker_would_reject_total"),
             health_checks: CHECKS.map(|outcome| {
-                counter!(
-                    "circuit_breaker_health_checks_total",
-                    "circuit" => circuit(), "outcome" => outcome
-                )
+                let labels = scope.labels(circuit, [("outcome", outcome)]);
+                counter!("circuit_breaker_health_checks_total", labels)
             }),
             transitions: TRANSITIONS.map(|(from, to, cause)| {
-                counter!(
-                    "circuit_breaker_transitions_total",
-                    "circuit" => circuit(),
-                    "from" => from.as_str(), "to" => to.as_str(), "cause" => cause
-                )
+                let more = [("from", from.as_str()), ("to", to.as_str()), ("cause", cause)];
+                counter!("circuit_breaker_transitions_total", scope.labels(circuit, more))
             }),
         };
         handles.show_zero();
-        handles.show_state(state);
         handles
     }
 
     /// Some recorders show a series only once it has been written.
     fn show_zero(&self) {
-        self.overrides.iter().for_each(|gauge| gauge.set(0.0));
         self.calls
             .iter()
             .chain(&self.transitions)
             .chain(&self.health_checks)
             .chain([&self.slow_calls, &self.rejections, &self.would_reject])
             .for_each(|counter| counter.increment(0));
+    }
+}
+
+impl Own {
+    fn new(state: State, circuit: &str, scope: &Scope) -> Option<Self> {
+        #[cfg(feature = "keyed")]
+        if matches!(scope, Scope::Group) {
+            return None;
+        }
+        let own = Self {
+            states: STATES.map(|state| {
+                let labels = scope.labels(circuit, [("state", state.as_str())]);
+                gauge!("circuit_breaker_state", labels)
+            }),
+            state_code: gauge!("circuit_breaker_state_code", scope.labels(circuit, [])),
+            admitted_share: gauge!("circuit_breaker_admitted_share", scope.labels(circuit, [])),
+            overrides: OVERRIDES.map(|kind| {
+                let labels = scope.labels(circuit, [("kind", kind.as_str())]);
+                gauge!("circuit_breaker_override", labels)
+            }),
+        };
+        own.show_state(state);
+        own.show_override(None);
+        Some(own)
     }
 
     fn show_state(&self, shown: State) {
@@ -212,15 +279,102 @@ impl Handles {
         }
         self.admitted_share.set(f64::from(u8::from(shown == State::Closed)));
     }
+
+    fn show_override(&self, shown: Option<OverrideKind>) {
+        for (kind, gauge) in OVERRIDES.iter().zip(&self.overrides) {
+            gauge.set(f64::from(u8::from(shown == Some(*kind))));
+        }
+    }
 }
 
-fn fallbacks(circuit: &str) -> [Counter; 3] {
+/// How many circuits of a group are in which state, and who found no room.
+#[cfg(feature = "keyed")]
+pub(crate) struct GroupMetrics {
+    group: Arc<str>,
+    handles: OnceLock<GroupHandles>,
+}
+
+#[cfg(feature = "keyed")]
+struct GroupHandles {
+    keys: [Gauge; 3],
+    evictions: Counter,
+    overflows: Counter,
+}
+
+#[cfg(feature = "keyed")]
+impl GroupMetrics {
+    pub(crate) fn new(group: Arc<str>) -> Self {
+        Self { group, handles: OnceLock::new() }
+    }
+
+    /// A circuit was counted elsewhere. Added and not set, for two may come in
+    /// the wrong order.
+    pub(crate) fn moved(&self, from: Option<State>, to: Option<State>) {
+        let keys = &self.handles().keys;
+        for (state, gauge) in STATES.iter().zip(keys) {
+            if to == Some(*state) {
+                gauge.increment(1.0);
+            }
+            if from == Some(*state) {
+                gauge.decrement(1.0);
+            }
+        }
+    }
+
+    pub(crate) fn evicted(&self) {
+        self.handles().evictions.increment(1);
+    }
+
+    pub(crate) fn overflowed(&self) {
+        self.handles().overflows.increment(1);
+    }
+
+    fn handles(&self) -> &GroupHandles {
+        self.handles.get_or_init(|| {
+            describe_group();
+            let labels = |more: &[(&'static str, &'static str)]| {
+                let mut labels = vec![Label::new("circuit", Arc::clone(&self.group))];
+                labels.extend(more.iter().map(|(label, value)| Label::new(*label, *value)));
+                labels
+            };
+            let handles = GroupHandles {
+                keys: STATES.map(|state| {
+                    gauge!("circuit_breaker_keys", labels(&[("state", state.as_str())]))
+                }),
+                evictions: counter!("circuit_breaker_key_evictions_total", labels(&[])),
+                overflows: counter!("circuit_breaker_key_overflows_total", labels(&[])),
+            };
+            handles.keys.iter().for_each(|gauge| gauge.set(0.0));
+            handles.evictions.increment(0);
+            handles.overflows.increment(0);
+            handles
+        })
+    }
+}
+
+#[cfg(feature = "keyed")]
+fn describe_group() {
+    describe_gauge!(
+        "circuit_breaker_keys",
+        Unit::Count,
+        "Keys of a group whose circuit is in this state"
+    );
+    describe_counter!(
+        "circuit_breaker_key_evictions_total",
+        Unit::Count,
+        "Circuits of a group that were evicted"
+    );
+    describe_counter!(
+        "circuit_breaker_key_overflows_total",
+        Unit::Count,
+        "Calls whose key was new and found no room"
+    );
+}
+
+fn fallbacks(circuit: &str, scope: &Scope) -> [Counter; 3] {
     FALLBACK_ENDS.map(|end| {
-        let circuit = circuit.to_owned();
-        let counter = counter!(
-            "circuit_breaker_fallbacks_total",
-            "circuit" => circuit, "outcome" => end.as_str()
-        );
+        let labels = scope.labels(circuit, [("outcome", end.as_str())]);
+        let counter = counter!("circuit_breaker_fallbacks_total", labels);
         counter.increment(0);
         counter
     })

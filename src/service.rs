@@ -10,7 +10,7 @@ use tower_service::Service;
 #[cfg(feature = "tokio")]
 use crate::circuit::Waiter;
 use crate::{
-    circuit::Circuit,
+    circuit::{Circuit, CircuitOpen, Permit},
     classify::Classify,
     ending::{AtHead, Ending},
     fallback::{OnOpen, Reject},
@@ -38,6 +38,12 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
     deferred: Option<Rejection>,
     #[cfg(feature = "tokio")]
     waiter: Waiter,
+}
+
+/// A refusal, and whose it is.
+pub(crate) struct Refused {
+    pub(crate) open: CircuitOpen,
+    pub(crate) by: Circuit,
 }
 
 /// What `poll_ready` does while the circuit admits nothing.
@@ -126,6 +132,40 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
     pub fn into_inner(self) -> S {
         self.inner
     }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn classifier(&self) -> &C {
+        &self.classifier
+    }
+
+    /// Calls the service behind it, which must be ready, or answers.
+    #[inline]
+    pub(crate) fn call_admitted<Request>(
+        &mut self,
+        request: Request,
+        admitted: Result<Permit, Refused>,
+    ) -> ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>
+    where
+        S: Service<Request>,
+        C: Clone,
+        O: OnOpen<Request, S::Response, S::Error>,
+        T: Copy,
+    {
+        match admitted {
+            Ok(mut permit) => {
+                let unwinding = CancelIfUnwound(&mut permit);
+                let on_failure = self.on_open.on_failure(&request);
+                mem::forget(unwinding);
+                let call = self.inner.call(request);
+                let classifier = self.classifier.clone();
+                ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
+            }
+            Err(Refused { open, by }) => {
+                let answer = self.on_open.answer(request, open, &by);
+                ResponseFuture::answering(answer, self.ending)
+            }
+        }
+    }
 }
 
 impl<S, C, O, T, Request> Service<Request> for CircuitBreaker<S, C, O, T>
@@ -178,20 +218,8 @@ where
             Some(rejection) => Err(self.circuit.refuse_deferred(rejection)),
             None => self.circuit.acquire(self.classifier.judges_latency()),
         };
-        match admitted {
-            Ok(mut permit) => {
-                let unwinding = CancelIfUnwound(&mut permit);
-                let on_failure = self.on_open.on_failure(&request);
-                mem::forget(unwinding);
-                let call = self.inner.call(request);
-                let classifier = self.classifier.clone();
-                ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
-            }
-            Err(open) => {
-                let answer = self.on_open.answer(request, open, &self.circuit);
-                ResponseFuture::answering(answer, self.ending)
-            }
-        }
+        let admitted = admitted.map_err(|open| Refused { open, by: self.circuit.clone() });
+        self.call_admitted(request, admitted)
     }
 }
 

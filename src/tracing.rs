@@ -14,6 +14,7 @@ impl Observer for Trace {
                 event!(
                     $level,
                     circuit = &*transition.circuit,
+                    key = transition.key.as_deref(),
                     from = transition.from.as_str(),
                     to = transition.to.as_str(),
                     cause = transition.cause.label(),

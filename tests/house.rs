@@ -34,6 +34,7 @@ const FLOORS: [&[&str]; 6] = [
     &["http"],
     &[
         "docs",
+        "keyed",
         "metrics",
         "reqwest",
         "reqwest_middleware",
@@ -45,7 +46,7 @@ const FLOORS: [&[&str]; 6] = [
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 13] = [
+const FOREIGN: [(&str, usize); 14] = [
     ("tokio", 2),
     ("tower", 3),
     ("tower_layer", 3),
@@ -53,6 +54,7 @@ const FOREIGN: [(&str, usize); 13] = [
     ("pin_project_lite", 3),
     ("http", 4),
     ("bytes", 5),
+    ("hashbrown", 5),
     ("metrics", 5),
     ("quick_cache", 5),
     ("reqwest", 5),

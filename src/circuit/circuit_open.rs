@@ -29,20 +29,30 @@ use crate::{machine::Rejection, state::State};
 #[doc(alias = "BrokenCircuitException")]
 pub struct CircuitOpen {
     name: Arc<str>,
+    key: Option<Arc<str>>,
     state: State,
     percent: Option<u8>,
     retry_after: Option<Duration>,
 }
 
 impl CircuitOpen {
-    pub(super) fn new(name: Arc<str>, rejection: Rejection) -> Self {
+    pub(super) fn new(name: Arc<str>, key: Option<Arc<str>>, rejection: Rejection) -> Self {
         let Rejection { state, percent, retry_after } = rejection;
-        Self { name, state, percent, retry_after }
+        Self { name, key, state, percent, retry_after }
     }
 
     /// The circuit's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The key of the circuit, if it is one of a group: see `KeyedCircuits`
+    /// (feature `keyed`).
+    ///
+    /// It came with a request and may be anything, so `Display`, which ends up
+    /// in headers and documents, leaves it out.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// What rejected the call: `Open`, also where an operator holds it open;

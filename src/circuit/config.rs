@@ -142,6 +142,11 @@ impl Config {
     pub(crate) fn forget_observers(&mut self) {
         self.observers = Observers::default();
     }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
 }
 
 impl Default for Config {

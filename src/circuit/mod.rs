@@ -22,6 +22,8 @@ mod config;
 mod following;
 #[cfg(feature = "health-check")]
 mod health_check;
+#[cfg(feature = "keyed")]
+mod keeping;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
@@ -47,6 +49,8 @@ use std::{
 
 #[cfg(feature = "health-check")]
 pub use self::health_check::HealthCheck;
+#[cfg(feature = "keyed")]
+pub(crate) use self::keeping::Standing;
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "shadow")]
@@ -71,6 +75,7 @@ pub use self::{
     shadow::{Outcomes, Shadow, ShadowSnapshot, Unknown},
 };
 use crate::{
+    cause::Cause,
     machine::{End, Fact, Facts, Gate, Machine, Rejection, Role, Ticket},
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
@@ -110,9 +115,11 @@ struct Shared {
     passed: Alone<AtomicU64>,
     rejected: Alone<AtomicU64>,
     /// Fallbacks by how they ended.
-    fallbacks: Alone<[AtomicU64; 3]>,
+    fallbacks: [AtomicU64; 3],
     core: Mutex<Core>,
     name: Arc<str>,
+    /// Which of its group it is.
+    key: Option<Arc<str>>,
     clock: Clock,
     born: Instant,
     observers: Observers,
@@ -143,7 +150,17 @@ struct Core {
 
 impl Circuit {
     /// A closed circuit.
-    pub fn new(mut config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
+        Self::of_group(config, None, crate::defaults::observers())
+    }
+
+    /// A circuit that is one of many, watched by `more` besides the observers of
+    /// its configuration.
+    pub(crate) fn of_group(
+        mut config: Config,
+        key: Option<Arc<str>>,
+        more: Vec<Arc<dyn Observer>>,
+    ) -> Self {
         let born = config.clock.now();
         let seed = config.rules.open_for.seed_or(random_seed);
         #[cfg(feature = "shadow")]
@@ -151,9 +168,10 @@ impl Circuit {
             let birth = Birth { at: born, clock: config.clock.clone(), seed };
             following::Followers::of(&mut config, &birth)
         };
-        config.observers.0.extend(crate::defaults::observers());
+        config.observers.0.extend(more);
         Self::assemble(
             config,
+            key,
             born,
             seed,
             #[cfg(feature = "shadow")]
@@ -164,6 +182,7 @@ impl Circuit {
     /// A circuit with no more observers than it is given.
     fn assemble(
         config: Config,
+        key: Option<Arc<str>>,
         born: Instant,
         seed: u64,
         #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
@@ -201,9 +220,10 @@ impl Circuit {
             open_until: AtomicU64::new(open_until),
             passed: Alone(AtomicU64::new(0)),
             rejected: Alone(AtomicU64::new(0)),
-            fallbacks: Alone([0; 3].map(AtomicU64::new)),
+            fallbacks: [0; 3].map(AtomicU64::new),
             core: Mutex::new(core),
             name,
+            key,
             clock,
             born,
             observers,
@@ -220,6 +240,12 @@ impl Circuit {
     /// The name it was configured with.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The key it stands for, if it is one of a group: see `KeyedCircuits`
+    /// (feature `keyed`).
+    pub fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
     }
 
     /// The state the machine has decided on, whatever an operator laid over
@@ -247,12 +273,13 @@ impl Circuit {
         let mut totals = view.totals;
         totals.success += self.0.passed.0.load(Ordering::Relaxed);
         totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
-        let fallbacks = |end| self.0.fallbacks.0[end as usize].load(Ordering::Relaxed);
+        let fallbacks = |end| self.0.fallbacks[end as usize].load(Ordering::Relaxed);
         totals.fallback_answered = fallbacks(FallbackEnd::Answered);
         totals.fallback_failed = fallbacks(FallbackEnd::Failed);
         totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
         Snapshot {
             name: self.0.name.to_string(),
+            key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
             since: self.0.instant(view.since),
@@ -292,7 +319,7 @@ impl Circuit {
     /// assert_eq!(circuit.state(), State::Closed);
     /// ```
     pub fn trip(&self) {
-        self.update(Machine::trip);
+        self.update(|machine, now, facts| machine.trip(Cause::Tripped, now, facts));
     }
 
     /// Closes it, with everything empty and the wait at its first step. Calls
@@ -323,14 +350,20 @@ impl Circuit {
     /// the circuit needs it.
     #[inline]
     pub(crate) fn acquire(&self, measured: bool) -> Result<Permit, CircuitOpen> {
-        let measured = measured || self.0.measures_latency;
         let gate = self.0.gate.0.load(Ordering::Acquire);
         if is_closed(gate) {
-            let ticket = Ticket { generation: gate >> KIND_BITS, role: Role::Call };
-            let started = measured.then(|| self.instant());
-            return Ok(Permit::new(self.clone(), ticket, started));
+            Ok(self.clone().pass(gate, measured))
+        } else {
+            self.ask(gate, measured)
         }
-        self.ask(gate, measured)
+    }
+
+    /// A permit by a gate that lets everybody in.
+    #[inline]
+    fn pass(self, gate: u64, measured: bool) -> Permit {
+        let ticket = Ticket { generation: gate >> KIND_BITS, role: Role::Call };
+        let started = (measured || self.0.measures_latency).then(|| self.instant());
+        Permit::new(self, ticket, started)
     }
 
     /// Asks where the gate did not answer, unless it did: it may be open.
@@ -341,9 +374,16 @@ impl Circuit {
                 return Err(self.refuse(rejection));
             }
         }
-        let (now, admitted) = self.update(|machine, now, facts| (now, machine.acquire(now, facts)));
+        self.ask_machine(true, measured)
+    }
+
+    /// Asks the machine, obeyed or not.
+    fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
+        let (now, admitted) =
+            self.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
         match admitted {
             Ok(ticket) => {
+                let measured = measured || self.0.measures_latency;
                 let started = measured.then(|| self.0.instant(now));
                 Ok(Permit::new(self.clone(), ticket, started))
             }
@@ -355,7 +395,7 @@ impl Circuit {
     #[cfg(feature = "shadow")]
     fn acquire_at(&self, at: Instant) -> Result<Permit, CircuitOpen> {
         let now = self.time(at);
-        match self.update_at(now, |core, now, facts| core.machine.acquire(now, facts)) {
+        match self.update_at(now, |core, now, facts| core.machine.acquire(true, now, facts)) {
             Ok(ticket) => Ok(Permit::new(self.clone(), ticket, Some(at))),
             Err(rejection) => Err(self.refuse(rejection)),
         }
@@ -501,7 +541,7 @@ impl Circuit {
     }
 
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.0.name), rejection);
+        let open = CircuitOpen::new(Arc::clone(&self.0.name), self.0.key.clone(), rejection);
         #[cfg(feature = "shadow")]
         if let Some(followers) = self.followers() {
             followers.refused(self.instant());
@@ -512,7 +552,7 @@ impl Circuit {
 
     /// Counts what a fallback came to.
     pub(crate) fn fell_back(&self, end: FallbackEnd) {
-        self.0.fallbacks.0[end as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.fallbacks[end as usize].fetch_add(1, Ordering::Relaxed);
         self.0.observers.tell(|observer| observer.on_fallback(&self.0.name, end));
     }
 
@@ -675,7 +715,8 @@ impl Shared {
         if self.observers.is_empty() {
             return;
         }
-        let call = Call { circuit: &self.name, end, slow, latency };
+        let key = self.key.as_deref();
+        let call = Call { circuit: &self.name, key, end, slow, latency };
         self.observers.tell(|observer| observer.on_call(&call));
     }
 
@@ -685,6 +726,7 @@ impl Shared {
             Fact::Transition(transition) => {
                 let transition = Transition {
                     circuit: Arc::clone(&self.name),
+                    key: self.key.clone(),
                     from: transition.from,
                     to: transition.to,
                     cause: transition.cause,

@@ -101,6 +101,9 @@ pub trait Observer: Send + Sync {
 pub struct Transition {
     /// The circuit's name.
     pub circuit: Arc<str>,
+    /// Its key, if it is one of a group: see `KeyedCircuits` (feature
+    /// `keyed`). It may be anything; `Display` shows it quoted and escaped.
+    pub key: Option<Arc<str>>,
     /// The state it left.
     pub from: State,
     /// The state it is in.
@@ -119,7 +122,11 @@ pub struct Transition {
 
 impl std::fmt::Display for Transition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {} -> {}, because {}", self.circuit, self.from, self.to, self.cause)?;
+        f.write_str(&self.circuit)?;
+        if let Some(key) = &self.key {
+            write!(f, "[{key:?}]")?;
+        }
+        write!(f, ": {} -> {}, because {}", self.from, self.to, self.cause)?;
         match self.open_for {
             Some(wait) => write!(f, "; next try in {wait:.1?}"),
             None => Ok(()),
@@ -133,6 +140,8 @@ impl std::fmt::Display for Transition {
 pub struct Call<'a> {
     /// The circuit's name.
     pub circuit: &'a str,
+    /// Its key, if it is one of a group.
+    pub key: Option<&'a str>,
     /// How it ended.
     pub end: CallEnd,
     /// Whether it was slower than the slow rule's threshold.

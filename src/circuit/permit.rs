@@ -42,6 +42,9 @@ pub struct Permit {
     /// What the circuit's shadows have to remember of it.
     #[cfg(feature = "shadow")]
     following: Option<Box<super::following::Following>>,
+    /// One of another circuit that ends with it.
+    #[cfg(feature = "keyed")]
+    pub(super) joined: Option<Box<Permit>>,
 }
 
 impl Permit {
@@ -55,6 +58,8 @@ impl Permit {
             started,
             #[cfg(feature = "shadow")]
             following,
+            #[cfg(feature = "keyed")]
+            joined: None,
         }
     }
 
@@ -101,9 +106,13 @@ impl Permit {
                 let now = reading.now.unwrap_or_else(|| self.circuit.instant());
                 self.circuit.settle(ticket, outcome, Reading { now: Some(now), ..reading });
                 followers.end(self.following.take(), started, now, outcome, reading.latency);
-                return;
+            } else {
+                self.circuit.settle(ticket, outcome, reading);
             }
+            #[cfg(not(feature = "shadow"))]
             self.circuit.settle(ticket, outcome, reading);
+            #[cfg(feature = "keyed")]
+            self.end_joined(outcome);
         }
     }
 
@@ -155,6 +164,8 @@ impl Permit {
             started: self.started,
             #[cfg(feature = "shadow")]
             following: self.following.take(),
+            #[cfg(feature = "keyed")]
+            joined: self.joined.take(),
         }
     }
 }

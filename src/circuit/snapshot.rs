@@ -31,6 +31,8 @@ use crate::{
 pub struct Snapshot {
     /// The circuit's name.
     pub name: String,
+    /// The circuit's key, if it is one of a group.
+    pub key: Option<String>,
     /// What the machine decided; see `active_override` for what the operator
     /// did.
     pub state: State,

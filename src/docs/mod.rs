@@ -2,6 +2,10 @@
 
 #[doc = include_str!("fallbacks.md")]
 pub mod fallbacks {}
+#[cfg(feature = "keyed")]
+#[doc = include_str!("keyed.md")]
+pub mod keyed {}
+
 #[doc = include_str!("order_of_layers.md")]
 pub mod order_of_layers {}
 

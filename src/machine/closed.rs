@@ -24,10 +24,10 @@ pub(super) struct Closed {
     /// Failures in a row.
     run: u32,
     failing: Option<Episode>,
-    slowing: Option<Episode>,
+    slowing: Option<Box<Episode>>,
     /// Kept if there is a slow rule.
-    in_flight: Option<InFlight>,
-    throttling: Option<Throttling>,
+    in_flight: Option<Box<InFlight>>,
+    throttling: Option<Box<Throttling>>,
 }
 
 impl Closed {
@@ -39,9 +39,9 @@ impl Closed {
             ring: Ring::new(rules.window),
             run: 0,
             failing: episode(rules.failure_rate.is_some()),
-            slowing: episode(rules.slow_calls.is_some()),
-            throttling: rules.throttle.map(Throttling::new),
-            in_flight: rules.slow_calls.map(|rule| InFlight::new(rule.threshold)),
+            slowing: episode(rules.slow_calls.is_some()).map(Box::new),
+            throttling: rules.throttle.map(Throttling::new).map(Box::new),
+            in_flight: rules.slow_calls.map(|rule| Box::new(InFlight::new(rule.threshold))),
         }
     }
 
@@ -73,12 +73,12 @@ impl Closed {
 
     /// Whether it throttles, or may come to by the passing of time.
     pub(super) fn may_throttle(&self) -> bool {
-        self.throttling.as_ref().is_some_and(Throttling::has_failures)
+        self.throttling.as_deref().is_some_and(Throttling::has_failures)
     }
 
     /// What throttles it now, if anything does.
     pub(super) fn throttling(&self, now: Time) -> Option<&Throttling> {
-        self.throttling.as_ref().filter(|throttling| throttling.share(now) < Throttle::ALL)
+        self.throttling.as_deref().filter(|throttling| throttling.share(now) < Throttle::ALL)
     }
 
     /// It is over, or nobody is to mind its age any more.
@@ -110,7 +110,7 @@ impl Closed {
             |episode: &Episode| episode.sustains_with(overdue, since, in_window, rule.rate, now);
         let opens = counts.calls >= rules.minimum_calls
             && rule.rate.reached_by(counts.slow, counts.calls)
-            && self.slowing.as_ref().is_none_or(is_sustained);
+            && self.slowing.as_deref().is_none_or(is_sustained);
         opens.then(|| Cause::SlowCallRate {
             slow: counts.slow,
             calls: counts.calls,
@@ -165,14 +165,14 @@ impl Closed {
             // Then the call just recorded was good, and ended any row.
             return None;
         }
-        let reaches = |rate: Ratio, bad: fn(Counts) -> u64, episode: &Option<Episode>| {
+        let reaches = |rate: Ratio, bad: fn(Counts) -> u64, episode: Option<&Episode>| {
             counts.calls >= rules.minimum_calls
                 && rate.reached_by(bad(counts), counts.calls)
-                && episode.as_ref().is_none_or(|episode| episode.sustains(rate, bad, now))
+                && episode.is_none_or(|episode| episode.sustains(rate, bad, now))
         };
         let failure_rate = rules.failure_rate;
         if let Some(rate) =
-            failure_rate.filter(|rate| reaches(*rate, |c| c.failures, &self.failing))
+            failure_rate.filter(|rate| reaches(*rate, |c| c.failures, self.failing.as_ref()))
         {
             return Some(Cause::FailureRate {
                 failures: counts.failures,
@@ -184,7 +184,7 @@ impl Closed {
             return Some(Cause::ConsecutiveFailures { failures: self.run, threshold });
         }
         if let Some(rule) =
-            rules.slow_calls.filter(|rule| reaches(rule.rate, |c| c.slow, &self.slowing))
+            rules.slow_calls.filter(|rule| reaches(rule.rate, |c| c.slow, self.slowing.as_deref()))
         {
             return Some(Cause::SlowCallRate {
                 slow: counts.slow,

@@ -278,8 +278,14 @@ impl Machine {
         }
     }
 
-    /// Asks for a permit.
-    pub(crate) fn acquire(&mut self, now: Time, facts: &mut Facts) -> Result<Ticket, Rejection> {
+    /// Asks for a permit. If the machine is not `obeyed`, what it would refuse
+    /// passes as under observe-only; an operator is obeyed always.
+    pub(crate) fn acquire(
+        &mut self,
+        obeyed: bool,
+        now: Time,
+        facts: &mut Facts,
+    ) -> Result<Ticket, Rejection> {
         self.settle(now, facts);
         let overlay = self.overlay.as_ref().map(|overlay| overlay.kind);
         let admitted = match overlay {
@@ -288,12 +294,9 @@ impl Machine {
                 Phase::Closed(_) => self.ticket(Role::Call),
                 _ => self.ticket(Role::PassedOver),
             }),
-            Some(OverrideKind::ObserveOnly) => Ok(self.admit(facts).unwrap_or_else(|_| {
-                self.totals.would_reject += 1;
-                facts.happened.push(Fact::WouldReject);
-                self.ticket(Role::PassedOver)
-            })),
-            None => self.admit(facts),
+            Some(OverrideKind::ObserveOnly) => Ok(self.admit_or_pass(facts)),
+            None if obeyed => self.admit(facts),
+            None => Ok(self.admit_or_pass(facts)),
         };
         if admitted.is_err() {
             self.totals.rejected += 1;
@@ -416,12 +419,12 @@ impl Machine {
         }
     }
 
-    /// Opens, by hand.
-    pub(crate) fn trip(&mut self, now: Time, facts: &mut Facts) {
+    /// Opens, for a reason from outside.
+    pub(crate) fn trip(&mut self, cause: Cause, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
         match self.phase {
             Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => {
-                self.open(Cause::Tripped, self.now, facts);
+                self.open(cause, self.now, facts);
             }
             Phase::Open(_) => {}
         }
@@ -676,6 +679,15 @@ impl Machine {
 
     fn ticket(&self, role: Role) -> Ticket {
         Ticket { generation: self.generation, role }
+    }
+
+    /// Admits, or lets pass what it would have refused.
+    fn admit_or_pass(&mut self, facts: &mut Facts) -> Ticket {
+        self.admit(facts).unwrap_or_else(|_| {
+            self.totals.would_reject += 1;
+            facts.happened.push(Fact::WouldReject);
+            self.ticket(Role::PassedOver)
+        })
     }
 
     fn rejection(&self) -> Rejection {

@@ -1,0 +1,105 @@
+//! What the keeper of many circuits asks of one, and nobody else does.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Circuit, CircuitOpen, KIND, OPEN, Ordering, Permit, is_closed, looks_closed};
+use crate::{cause::Cause, machine::Rejection, outcome::Outcome, state::State, time::Time};
+
+/// How much would be lost with a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Nothing: it is closed, has seen no trouble, and nobody holds it.
+    Blank,
+    /// The trouble it has seen, or what the calls under way will say: it is
+    /// closed.
+    Closed,
+    /// That it opened: its wait is over and no probe is out. For how long
+    /// nobody has called, if that is known.
+    Due(Option<Duration>),
+    /// A wait, a probe, or an operator's decision.
+    Needed,
+}
+
+impl Circuit {
+    /// Turns a handle into a permit, if the gate alone can grant it.
+    #[inline]
+    pub(crate) fn into_permit(self, measured: bool) -> Result<Permit, Self> {
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        if is_closed(gate) { Ok(self.pass(gate, measured)) } else { Err(self) }
+    }
+
+    /// Whether it lets everybody in, as far as one look can tell, and no
+    /// operator has a say.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        looks_closed(self.0.gate.0.load(Ordering::Acquire))
+    }
+
+    /// A permit that only an operator can refuse.
+    pub(crate) fn acquire_regardless(&self, measured: bool) -> Result<Permit, CircuitOpen> {
+        self.ask_machine(false, measured)
+    }
+
+    /// Refuses a call for a reason of the group's.
+    pub(crate) fn turn_away(&self) -> CircuitOpen {
+        self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+        self.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
+    }
+
+    /// Opens it for a reason of the group's, if it is closed.
+    pub(crate) fn open_because(&self, cause: Cause) {
+        self.update(|machine, now, facts| {
+            if machine.state() == State::Closed {
+                machine.trip(cause, now, facts);
+            }
+        });
+    }
+
+    /// Whether somebody besides its keeper has a handle or a permit.
+    pub(crate) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// How much would be lost with it.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        let now = self.time(now);
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        if gate & KIND == OPEN {
+            let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
+            // Any call since would have been a probe.
+            let idle = Some(now.since(until));
+            return if now >= until { Standing::Due(idle) } else { Standing::Needed };
+        }
+        let view = self.0.lock().machine.view(now);
+        if view.active_override.is_some() {
+            return Standing::Needed;
+        }
+        match view.state {
+            State::Closed if view.window.failures + view.window.slow > 0 => Standing::Closed,
+            State::Closed if self.is_held() => Standing::Closed,
+            State::Closed => Standing::Blank,
+            State::Open | State::HalfOpen => match view.retry_after {
+                Some(wait) if !wait.is_zero() => Standing::Needed,
+                _ => Standing::Due(None),
+            },
+        }
+    }
+}
+
+impl Permit {
+    /// Ends another permit along with this one, and alike.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.joined = Some(Box::new(other));
+    }
+
+    /// Ends what was joined to it.
+    #[inline]
+    pub(super) fn end_joined(&mut self, outcome: Option<Outcome>) {
+        if let Some(mut joined) = self.joined.take() {
+            joined.end(outcome);
+        }
+    }
+}
