@@ -501,9 +501,6 @@ impl Reach {
         if self.sure_calls() >= 2 {
             return None;
         }
-        if self.interval >= self.span {
-            return Some(0);
-        }
         // In parts of a bucket: an interval is all buckets but one, and `over`.
         // A call falls that much deeper into its bucket than the one before,
         // and the window holds both unless that leads into another bucket.

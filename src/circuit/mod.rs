@@ -408,12 +408,6 @@ impl Circuit {
         self.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
     }
 
-    /// Lets time until `at` have done what it does by itself, and tells of it.
-    #[cfg(feature = "shadow")]
-    fn settle_at(&self, at: Instant) {
-        self.update_at(self.time(at), |core, now, facts| core.machine.touch(now, facts));
-    }
-
     /// Whether a permit would be granted now, without taking one. The refusal
     /// is counted and told of.
     #[inline]
@@ -772,8 +766,6 @@ impl Shared {
 }
 
 /// The machine knows no features: what only a feature uses is named here.
-#[cfg(not(feature = "shadow"))]
-const _: fn(&mut Machine, Time, &mut Facts) = Machine::touch;
 #[cfg(not(feature = "health-check"))]
 const _: () = {
     use crate::machine::Due;

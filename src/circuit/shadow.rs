@@ -215,11 +215,6 @@ impl Shadow {
         self.0.tally.unknown[usize::from(!passed)].fetch_add(1, Ordering::Relaxed);
         self.0.watchers.0.iter().for_each(|watcher| watcher.on_unknown(passed));
     }
-
-    /// Lets time have done what it does by itself, and tells of it.
-    pub(crate) fn touch(&self, at: Instant) {
-        self.0.circuit.settle_at(at);
-    }
 }
 
 impl Follower {

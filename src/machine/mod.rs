@@ -542,11 +542,6 @@ impl Machine {
         self.overlay.as_ref().is_none_or(|overlay| overlay.kind == OverrideKind::ObserveOnly)
     }
 
-    /// Lets time have done what it does by itself.
-    pub(crate) fn touch(&mut self, now: Time, facts: &mut Facts) {
-        self.settle(now, facts);
-    }
-
     /// What there is to see at `now`. Changes nothing: leases and overrides
     /// that have run out by then are seen to be over, and told of later.
     pub(crate) fn view(&self, now: Time) -> View {

@@ -269,6 +269,16 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_number_has_64_bits_and_no_more() {
+        let largest = [&[0xff; 9][..], &[0x01]].concat();
+        assert_eq!(take_number(&mut &*largest), Ok(u64::MAX));
+        for last in [0x02, 0x80] {
+            let larger = [&[0xff; 9][..], &[last, 0]].concat();
+            assert!(take_number(&mut &*larger).is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn what_was_written_is_read(events in proptest::collection::vec((0..=LONGEST_STEP, event()), 0..20)) {
