@@ -207,6 +207,12 @@ fn the_share_is_told_when_it_changes() {
     let permit = circuit.try_acquire().unwrap();
     assert_eq!(*log.0.lock().unwrap().last().unwrap(), 1.0, "time changes it too");
     permit.record(Outcome::Success);
+
+    // And calls that end, though nobody asks.
+    let held: Vec<_> = (0..40).map(|_| circuit.try_acquire().unwrap()).collect();
+    held.into_iter().for_each(|permit| permit.record(Outcome::Failure));
+    // One of 41 succeeded: 3 of 42.
+    assert_eq!(*log.0.lock().unwrap().last().unwrap(), 0.07);
 }
 
 #[test]
