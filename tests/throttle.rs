@@ -213,6 +213,8 @@ fn the_share_is_told_when_it_changes() {
     held.into_iter().for_each(|permit| permit.record(Outcome::Failure));
     // One of 41 succeeded: 3 of 42.
     assert_eq!(*log.0.lock().unwrap().last().unwrap(), 0.07);
+    circuit.reset();
+    assert_eq!(*log.0.lock().unwrap().last().unwrap(), 1.0, "nothing is known any more");
 }
 
 #[test]
