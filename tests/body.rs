@@ -341,3 +341,32 @@ fn a_hint_is_spread_upwards_and_only_heard_by_the_machine_that_asked() {
     assert!(spread.iter().all(|wait| (30 * SECOND..=36 * SECOND).contains(wait)));
     assert!(spread.windows(2).any(|pair| pair[0] != pair[1]));
 }
+
+#[test]
+fn closing_and_resetting_forget_a_hint() {
+    let clock = ManualClock::new();
+    let open_for = Backoff::exponential(SECOND, 60 * SECOND).jitter(0.0);
+    let config = Config::builder("hints").open_for(open_for).probes(Probes::new(1)).clock(&clock);
+    let layer = CircuitBreakerLayer::new(config.build().unwrap());
+    let circuit = layer.circuit().clone();
+    let service = layer.layer(service_fn(async |is_busy: bool| {
+        let answer = Response::builder().status(if is_busy { 429 } else { 200 });
+        let answer = if is_busy { answer.header("retry-after", "30") } else { answer };
+        Ok::<_, BoxError>(answer.body(()).unwrap())
+    }));
+    let trip_and_wait = || {
+        circuit.trip();
+        let wait = circuit.try_acquire().unwrap_err().retry_after().unwrap();
+        clock.advance(wait);
+        wait
+    };
+    now(service.clone().oneshot(true)).unwrap();
+    circuit.reset();
+    assert_eq!(trip_and_wait(), SECOND);
+
+    // A probe that proves nothing, and one that closes.
+    now(service.clone().oneshot(true)).unwrap();
+    now(service.clone().oneshot(false)).unwrap();
+    assert_eq!(circuit.state(), State::Closed);
+    assert_eq!(trip_and_wait(), SECOND);
+}

@@ -310,6 +310,30 @@ async fn what_time_alone_ends_needs_no_caller() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_of_an_earlier_opening_or_before_a_forced_state_decides_nothing() {
+    let steer: [fn(&Circuit); 2] = [
+        |circuit| circuit.set_override(Override::force_open()),
+        |circuit| {
+            circuit.reset();
+            circuit.trip();
+        },
+    ];
+    for steer in steer {
+        let circuit = circuit();
+        let check = HealthCheck::new(async || {
+            sleep(WAIT + SECOND / 2).await;
+            Ok::<_, ()>(())
+        });
+        circuit.run_health_check(check).unwrap();
+        circuit.trip();
+        pass(WAIT).await;
+        steer(&circuit);
+        pass(WAIT + SECOND / 2).await;
+        assert_eq!(circuit.state(), State::Open);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_check_that_was_stopped_or_replaced_decides_nothing() {
     for replaced in [false, true] {
         let circuit = circuit();

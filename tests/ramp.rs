@@ -205,6 +205,36 @@ fn refusals_that_are_seen_ahead_count_as_calls_that_asked() {
     }
 }
 
+#[test]
+fn who_waits_for_a_probe_is_woken_when_the_ramp_begins() {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering::Relaxed},
+        task::{Context, Wake, Waker},
+    };
+    use tower::{Layer, Service, service_fn};
+    use tower_breaker::{BoxError, CircuitBreakerLayer, ResultClassifier, WhenOpen};
+
+    struct Woken(AtomicU32);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let clock = ManualClock::new();
+    let circuit = Circuit::new(config(&clock).probes(Probes::new(1)).build().unwrap());
+    circuit.trip();
+    clock.advance(WAIT);
+    let probe = circuit.try_acquire().unwrap();
+    let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new())
+        .when_open(WhenOpen::Wait);
+    let mut service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    let woken = Arc::new(Woken(AtomicU32::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(service.poll_ready(&mut Context::from_waker(&waker)).map_ok(drop).is_pending());
+    probe.record(Outcome::Success);
+    assert_eq!(woken.0.load(Relaxed), 1, "or it would sleep until the end of the lease");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_waits_asks_once_a_percent_however_often_it_is_polled() {
     use tower::{Layer, Service, service_fn};

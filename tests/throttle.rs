@@ -204,8 +204,17 @@ fn the_share_is_told_when_it_changes() {
     let told = log.0.lock().unwrap().clone();
     assert!(told.windows(2).all(|pair| pair[0] > pair[1]), "{told:?}");
     clock.advance(2 * SPAN);
-    call(&circuit, 1, Outcome::Success);
-    assert_eq!(*log.0.lock().unwrap().last().unwrap(), 1.0);
+    let permit = circuit.try_acquire().unwrap();
+    assert_eq!(*log.0.lock().unwrap().last().unwrap(), 1.0, "time changes it too");
+    permit.record(Outcome::Success);
+
+    // And calls that end, though nobody asks.
+    let held: Vec<_> = (0..40).map(|_| circuit.try_acquire().unwrap()).collect();
+    held.into_iter().for_each(|permit| permit.record(Outcome::Failure));
+    // One of 41 succeeded: 3 of 42.
+    assert_eq!(*log.0.lock().unwrap().last().unwrap(), 0.07);
+    circuit.reset();
+    assert_eq!(*log.0.lock().unwrap().last().unwrap(), 1.0, "nothing is known any more");
 }
 
 #[test]
