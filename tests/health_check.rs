@@ -81,6 +81,7 @@ async fn calls_pass_only_once_the_checks_have() {
     circuit.try_acquire().unwrap().record(Outcome::Failure);
     pass(WAIT - Duration::from_millis(1)).await;
     assert_eq!(dependency.asked(), 0, "not before the wait is over");
+    assert!(!circuit.snapshot().awaits_health_check);
     for seconds in 0..10 {
         pass(if seconds == 0 { Duration::from_millis(1) } else { SECOND }).await;
         assert_eq!(dependency.asked(), seconds + 1);
