@@ -504,4 +504,6 @@ async fn what_makes_no_sense_is_refused_by_name() {
         let error = circuit().run_health_check(check).unwrap_err();
         assert!(error.to_string().contains(field), "{error}");
     }
+    circuit().run_health_check(check().successes(3)).expect("all of the last three");
+    circuit().run_health_check(check().of(10_000)).unwrap();
 }
