@@ -126,6 +126,8 @@ mod tests {
             }
         }
         assert_eq!(Throttle::new(1_000.0).share(u64::MAX, u64::MAX), Throttle::ALL);
+        // Just below its decimals in binary.
+        assert_eq!(Throttle::new(1.005).share(2_999_999, 2_000_000), 670_000);
     }
 
     #[test]

@@ -81,6 +81,7 @@ async fn calls_pass_only_once_the_checks_have() {
     circuit.try_acquire().unwrap().record(Outcome::Failure);
     pass(WAIT - Duration::from_millis(1)).await;
     assert_eq!(dependency.asked(), 0, "not before the wait is over");
+    assert!(!circuit.snapshot().awaits_health_check);
     for seconds in 0..10 {
         pass(if seconds == 0 { Duration::from_millis(1) } else { SECOND }).await;
         assert_eq!(dependency.asked(), seconds + 1);
@@ -503,4 +504,6 @@ async fn what_makes_no_sense_is_refused_by_name() {
         let error = circuit().run_health_check(check).unwrap_err();
         assert!(error.to_string().contains(field), "{error}");
     }
+    circuit().run_health_check(check().successes(3)).expect("all of the last three");
+    circuit().run_health_check(check().of(10_000)).unwrap();
 }

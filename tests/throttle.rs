@@ -219,6 +219,10 @@ fn the_share_is_told_when_it_changes() {
 
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
+    for k in [1.0, 1_000.0] {
+        let least = Throttle::new(k).window(Duration::from_millis(1)).minimum_calls(0);
+        Config::builder("busy").throttle(least).build().unwrap();
+    }
     for (throttle, field) in [
         (Throttle::new(0.9), "throttle"),
         (Throttle::new(f64::NAN), "throttle"),
