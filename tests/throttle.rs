@@ -199,7 +199,7 @@ fn the_share_is_told_when_it_changes() {
     let (clock, log) = (ManualClock::new(), Log::default());
     let circuit = circuit(config(&clock).observer(log.clone()));
     call(&circuit, 9, Outcome::Success);
-    assert_eq!(*log.0.lock().unwrap(), []);
+    assert!(log.0.lock().unwrap().is_empty());
     call(&circuit, 50, Outcome::Failure);
     let told = log.0.lock().unwrap().clone();
     assert!(told.windows(2).all(|pair| pair[0] > pair[1]), "{told:?}");
