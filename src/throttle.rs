@@ -20,12 +20,12 @@ use crate::config_error::ConfigError;
 /// some), where a partial failure is not a matter of load (at 60 % errors of
 /// some shard, calls to the healthy ones are refused as well), where the dependency
 /// must have quiet to get up, or where traffic must be back at once: it comes
-/// back by doubling, over a few windows. For those there are the rules that
+/// back by doubling, and 95 % of it is there after six to eight windows. For those there are the rules that
 /// open the circuit; the two may be on together.
 ///
 /// The rule is that of Google's *Site Reliability Engineering*, chapter 21,
 /// with a minimum of calls, so that one failure at one call a second refuses
-/// nothing.
+/// nothing, and a shorter window than the two minutes there, which heal slowly.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,11 +48,11 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Lets the dependency be asked `k` times as often as it succeeds, over two
-    /// minutes, once 10 calls are known. From 1, which lets through no more than
+    /// Lets the dependency be asked `k` times as often as it succeeds, over 30
+    /// seconds, once 10 calls are known. From 1, which lets through no more than
     /// what succeeds, to 1,000.
     pub const fn new(k: f64) -> Self {
-        Self { k, window: Duration::from_secs(120), minimum_calls: 10 }
+        Self { k, window: Duration::from_secs(30), minimum_calls: 10 }
     }
 
     /// Sets over how long the calls are counted, in ten buckets.

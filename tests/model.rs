@@ -1162,10 +1162,15 @@ impl Model {
             if call.generation != generation || now - call.acquired <= threshold {
                 continue;
             }
-            call.aging = match call.aging {
-                Some(Aging::InTime) => Some(Aging::Overdue(odometer)),
-                Some(Aging::Overdue(found)) if odometer - found >= span => Some(Aging::Old),
-                as_it_was => as_it_was,
+            let found = match (call.aging, self.setup.window) {
+                (Some(Aging::InTime), Kept::Calls(_)) => odometer,
+                (Some(Aging::InTime), Kept::Time { .. }) => call.acquired + threshold,
+                (Some(Aging::Overdue(found)), _) => found,
+                (Some(Aging::Old) | None, _) => continue,
+            };
+            call.aging = match odometer - found >= span {
+                true => Some(Aging::Old),
+                false => Some(Aging::Overdue(found)),
             };
             if let Some(Aging::Overdue(_)) = call.aging {
                 overdue.push(call.acquired);

@@ -137,6 +137,17 @@ fn a_call_that_never_ends_does_not_count_for_ever() {
 }
 
 #[test]
+fn what_hung_before_an_idle_night_is_no_news_in_the_morning() {
+    let clock = ManualClock::new();
+    let circuit = circuit(config(&clock).window(Window::time(60 * SECOND)));
+    let leaked = take(&circuit, 50);
+    clock.advance(8 * 3_600 * SECOND);
+    drop(circuit.try_acquire().unwrap());
+    assert_eq!(circuit.snapshot().window.overdue, 0);
+    drop(leaked);
+}
+
+#[test]
 fn the_trouble_is_as_old_as_the_oldest_overdue_call() {
     // Slow after 2 s and sustained for 5: it takes 5 s from the first.
     let clock = ManualClock::new();

@@ -45,7 +45,7 @@ impl Circuit {
 
     /// Refuses a call for a reason of the group's.
     pub(crate) fn turn_away(&self) -> CircuitOpen {
-        self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+        self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
         self.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
     }
 

@@ -111,11 +111,7 @@ struct Shared {
     gate: Alone<AtomicU64>,
     /// Nanoseconds: when the wait of the last opening is over.
     open_until: AtomicU64,
-    /// Successes that passed the clean gate, and rejections at the open one.
-    passed: Alone<AtomicU64>,
-    rejected: Alone<AtomicU64>,
-    /// Fallbacks by how they ended.
-    fallbacks: [AtomicU64; 3],
+    counters: Alone<Counters>,
     core: Mutex<Core>,
     name: Arc<str>,
     /// Which of its group it is.
@@ -130,6 +126,17 @@ struct Shared {
     health_check: health_check::Running,
     #[cfg(feature = "shadow")]
     followers: Option<Box<following::Followers>>,
+}
+
+/// What is counted without the machine: by many at once, but mostly only one
+/// of them at a time, so they share a cache line.
+struct Counters {
+    /// Successes that passed the clean gate.
+    passed: AtomicU64,
+    /// Rejections at the open one.
+    rejected: AtomicU64,
+    /// Fallbacks by how they ended.
+    fallbacks: [AtomicU64; 3],
 }
 
 /// A cache line (two, where the processor fetches pairs) for one value.
@@ -218,9 +225,11 @@ impl Circuit {
         Self(Arc::new(Shared {
             gate: Alone(AtomicU64::new(gate)),
             open_until: AtomicU64::new(open_until),
-            passed: Alone(AtomicU64::new(0)),
-            rejected: Alone(AtomicU64::new(0)),
-            fallbacks: [0; 3].map(AtomicU64::new),
+            counters: Alone(Counters {
+                passed: AtomicU64::new(0),
+                rejected: AtomicU64::new(0),
+                fallbacks: [0; 3].map(AtomicU64::new),
+            }),
             core: Mutex::new(core),
             name,
             key,
@@ -271,9 +280,9 @@ impl Circuit {
             (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
         let mut totals = view.totals;
-        totals.success += self.0.passed.0.load(Ordering::Relaxed);
-        totals.rejected += self.0.rejected.0.load(Ordering::Relaxed);
-        let fallbacks = |end| self.0.fallbacks[end as usize].load(Ordering::Relaxed);
+        totals.success += self.0.counters.0.passed.load(Ordering::Relaxed);
+        totals.rejected += self.0.counters.0.rejected.load(Ordering::Relaxed);
+        let fallbacks = |end| self.0.counters.0.fallbacks[end as usize].load(Ordering::Relaxed);
         totals.fallback_answered = fallbacks(FallbackEnd::Answered);
         totals.fallback_failed = fallbacks(FallbackEnd::Failed);
         totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
@@ -370,7 +379,7 @@ impl Circuit {
     fn ask(&self, gate: u64, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate & KIND == OPEN {
             if let Err(rejection) = self.pass_open_gate() {
-                self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+                self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
                 return Err(self.refuse(rejection));
             }
         }
@@ -440,7 +449,7 @@ impl Circuit {
     pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
         let rejection = match self.look(true) {
             Ok(()) => {
-                self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+                self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
                 Rejection { retry_after: Some(Duration::ZERO), ..ahead }
             }
             Err(rejection) => rejection,
@@ -509,7 +518,7 @@ impl Circuit {
         if gate & KIND == OPEN {
             if let Err(rejection) = self.pass_open_gate() {
                 if counted {
-                    self.0.rejected.0.fetch_add(1, Ordering::Relaxed);
+                    self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
                 }
                 return Err(rejection);
             }
@@ -546,7 +555,7 @@ impl Circuit {
 
     /// Counts what a fallback came to.
     pub(crate) fn fell_back(&self, end: FallbackEnd) {
-        self.0.fallbacks[end as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.counters.0.fallbacks[end as usize].fetch_add(1, Ordering::Relaxed);
         self.0.observers.tell(|observer| observer.on_fallback(&self.0.name, end));
     }
 
@@ -561,7 +570,7 @@ impl Circuit {
         let end = End { outcome, slow: judged && is_long };
         let good = outcome == Some(Outcome::Success) && !end.slow && ticket.role == Role::Call;
         if good && self.is_clean_in(ticket.generation) {
-            shared.passed.0.fetch_add(1, Ordering::Relaxed);
+            shared.counters.0.passed.fetch_add(1, Ordering::Relaxed);
             shared.tell_call(CallEnd::Success, false, latency);
         } else {
             self.record(ticket, end, latency, now);

@@ -100,7 +100,7 @@ impl Closed {
     /// slow: a dependency that hangs ends none.
     pub(super) fn reason_in_flight(&mut self, now: Time, rules: &Rules) -> Option<Cause> {
         let (rule, in_flight) = (rules.slow_calls?, self.in_flight.as_mut()?);
-        in_flight.find_overdue(now, self.ring.odometer(now), self.ring.span());
+        in_flight.find_overdue(now, |at| self.ring.odometer(at), self.ring.span());
         let overdue = in_flight.overdue();
         let since = in_flight.overdue_since()?;
         self.ring.expire(now);

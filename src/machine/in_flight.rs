@@ -36,7 +36,8 @@ pub(super) struct InFlight {
 struct Flight {
     turn: u32,
     began: Time,
-    /// What the window's odometer showed when it was found overdue.
+    /// What the window's odometer showed when it became overdue, or, where only
+    /// calls move that on, when it was found.
     found_at: Option<u64>,
     before: Option<u32>,
     after: Option<u32>,
@@ -96,19 +97,19 @@ impl InFlight {
 
     /// Finds who has become overdue, and lets go of those found more than
     /// `span` of the odometer ago.
-    pub(super) fn find_overdue(&mut self, now: Time, odometer: u64, span: u64) {
+    pub(super) fn find_overdue(&mut self, now: Time, odometer: impl Fn(Time) -> u64, span: u64) {
         while let Some(index) = self.cursor {
             let call = &mut self.calls[index as usize];
             if now.since(call.began) <= self.allowed {
                 break;
             }
-            call.found_at = Some(odometer);
+            call.found_at = Some(odometer(call.began.after(self.allowed)));
             self.cursor = call.after;
             self.overdue += 1;
         }
         while let Some(index) = self.first {
             match self.calls[index as usize].found_at {
-                Some(found) if odometer.saturating_sub(found) >= span => self.remove(index),
+                Some(found) if odometer(now).saturating_sub(found) >= span => self.remove(index),
                 _ => break,
             }
         }
@@ -196,7 +197,7 @@ mod tests {
                 let late = calls.iter().filter(|(_, began, _)| now - began > ALLOWED).count();
                 assert_eq!(in_flight.overdue_at(at(now)), late as u64);
 
-                in_flight.find_overdue(at(now), odometer, 20);
+                in_flight.find_overdue(at(now), |_| odometer, 20);
                 for (_, began, found) in &mut calls {
                     if now - *began > ALLOWED {
                         found.get_or_insert(odometer);
