@@ -40,12 +40,6 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
     waiter: Waiter,
 }
 
-/// A refusal, and whose it is.
-pub(crate) struct Refused {
-    pub(crate) open: CircuitOpen,
-    pub(crate) by: Circuit,
-}
-
 /// What `poll_ready` does while the circuit admits nothing.
 ///
 /// | around the breaker | choose | because |
@@ -138,12 +132,12 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
         &self.classifier
     }
 
-    /// Calls the service behind it, which must be ready, or answers.
+    /// Calls the service behind it, which must be ready.
     #[inline]
-    pub(crate) fn call_admitted<Request>(
+    pub(crate) fn pass<Request>(
         &mut self,
         request: Request,
-        admitted: Result<Permit, Refused>,
+        mut permit: Permit,
     ) -> ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>
     where
         S: Service<Request>,
@@ -151,20 +145,28 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
         O: OnOpen<Request, S::Response, S::Error>,
         T: Copy,
     {
-        match admitted {
-            Ok(mut permit) => {
-                let unwinding = CancelIfUnwound(&mut permit);
-                let on_failure = self.on_open.on_failure(&request);
-                mem::forget(unwinding);
-                let call = self.inner.call(request);
-                let classifier = self.classifier.clone();
-                ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
-            }
-            Err(Refused { open, by }) => {
-                let answer = self.on_open.answer(request, open, &by);
-                ResponseFuture::answering(answer, self.ending)
-            }
-        }
+        let unwinding = CancelIfUnwound(&mut permit);
+        let on_failure = self.on_open.on_failure(&request);
+        mem::forget(unwinding);
+        let call = self.inner.call(request);
+        let classifier = self.classifier.clone();
+        ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
+    }
+
+    /// Answers for a call that the circuit refused.
+    #[cold]
+    pub(crate) fn refuse<Request>(
+        &self,
+        request: Request,
+        open: CircuitOpen,
+        by: &Circuit,
+    ) -> ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>
+    where
+        S: Service<Request>,
+        O: OnOpen<Request, S::Response, S::Error>,
+        T: Copy,
+    {
+        ResponseFuture::answering(self.on_open.answer(request, open, by), self.ending)
     }
 }
 
@@ -212,14 +214,16 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let admitted = match mem::take(&mut self.deferred) {
+        if let Some(rejection) = self.deferred.take() {
             // The inner service was not asked whether it is ready, so it must
             // not be called even if the wait has ended since.
-            Some(rejection) => Err(self.circuit.refuse_deferred(rejection)),
-            None => self.circuit.acquire(self.classifier.judges_latency()),
-        };
-        let admitted = admitted.map_err(|open| Refused { open, by: self.circuit.clone() });
-        self.call_admitted(request, admitted)
+            let open = self.circuit.refuse_deferred(rejection);
+            return self.refuse(request, open, &self.circuit);
+        }
+        match self.circuit.acquire(self.classifier.judges_latency()) {
+            Ok(permit) => self.pass(request, permit),
+            Err(open) => self.refuse(request, open, &self.circuit),
+        }
     }
 }
 

@@ -370,7 +370,7 @@ impl Circuit {
     /// A permit by a gate that lets everybody in.
     #[inline]
     fn pass(self, gate: u64, measured: bool) -> Permit {
-        let ticket = Ticket { generation: gate >> KIND_BITS, role: Role::Call };
+        let ticket = Ticket::call(gate >> KIND_BITS);
         let started = (measured || self.0.measures_latency).then(|| self.instant());
         Permit::new(self, ticket, started)
     }
@@ -568,7 +568,7 @@ impl Circuit {
         let is_long =
             shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
         let end = End { outcome, slow: judged && is_long };
-        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.role == Role::Call;
+        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
         if good && self.is_clean_in(ticket.generation) {
             shared.counters.0.passed.fetch_add(1, Ordering::Relaxed);
             shared.tell_call(CallEnd::Success, false, latency);
@@ -603,7 +603,7 @@ impl Circuit {
     /// The call goes on, but its age says nothing any more.
     #[cfg(any(feature = "http", feature = "shadow"))]
     fn untrack(&self, ticket: &Ticket) {
-        if let Role::Tracked(_) = ticket.role {
+        if let Role::Tracked(_) = ticket.role() {
             self.update(|machine, _, _| machine.untrack(ticket));
         }
     }

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     circuit::{Circuit, CircuitOpen, Config, Observer, Permit},
     config_error::ConfigError,
-    service::Refused,
     state::State,
     time::{Time, nanos},
 };
@@ -268,6 +267,12 @@ impl KeyedCircuits {
         }
         Ok(permit)
     }
+}
+
+/// A refusal, and whose it is.
+pub(super) struct Refused {
+    pub(super) open: CircuitOpen,
+    pub(super) by: Circuit,
 }
 
 impl Group {

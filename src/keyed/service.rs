@@ -7,7 +7,10 @@ use std::{
 
 use tower_service::Service;
 
-use super::{circuits::KeyedCircuits, key::KeyOf};
+use super::{
+    circuits::{KeyedCircuits, Refused},
+    key::KeyOf,
+};
 use crate::{
     classify::Classify,
     ending::{AtHead, Ending},
@@ -76,8 +79,10 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let measured = self.breaker.classifier().judges_latency();
-        let admitted = self.circuits.acquire(&self.key.key_of(&request), measured);
-        self.breaker.call_admitted(request, admitted)
+        match self.circuits.acquire(&self.key.key_of(&request), measured) {
+            Ok(permit) => self.breaker.pass(request, permit),
+            Err(Refused { open, by }) => self.breaker.refuse(request, open, &by),
+        }
     }
 }
 

@@ -13,6 +13,20 @@ pub(crate) struct Place {
     turn: u32,
 }
 
+impl Place {
+    const TURN_BITS: u32 = 30;
+
+    /// In 62 bits.
+    pub(super) const fn to_bits(self) -> u64 {
+        (self.turn as u64) << u32::BITS | self.index as u64
+    }
+
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        // Each half fits.
+        Self { index: bits as u32, turn: (bits >> u32::BITS) as u32 }
+    }
+}
+
 /// A list through a vector: a place is taken and left in constant time, and
 /// memory follows the calls in flight.
 ///
@@ -142,7 +156,7 @@ impl InFlight {
 
     fn remove(&mut self, index: u32) {
         let call = &mut self.calls[index as usize];
-        call.turn = call.turn.wrapping_add(1);
+        call.turn = (call.turn + 1) % (1 << Place::TURN_BITS);
         let (before, after) = (call.before, call.after);
         if call.found_at.is_some() {
             self.overdue -= 1;

@@ -102,7 +102,52 @@ pub(crate) enum Due {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) generation: u64,
-    pub(crate) role: Role,
+    kind: Kind,
+    /// If it is a special one: its [`Role`], two bits of tag below a number.
+    role: u64,
+}
+
+/// As wide as a word and with only two values on purpose: its spare ones are
+/// what tells the states of a response's future apart. If the call inside had
+/// more to spare, they would be taken there, and the future would be built in
+/// one place and copied to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum Kind {
+    Call,
+    Special,
+}
+
+impl Ticket {
+    fn new(generation: u64, role: Role) -> Self {
+        let role = match role {
+            Role::Call => return Self::call(generation),
+            Role::PassedOver => 0,
+            Role::Tracked(place) => place.to_bits() << 2 | 1,
+            Role::Probe(id) => id << 2 | 2,
+        };
+        Self { generation, kind: Kind::Special, role }
+    }
+
+    /// For a call that passes where everybody does.
+    #[inline]
+    pub(crate) const fn call(generation: u64) -> Self {
+        Self { generation, kind: Kind::Call, role: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn is_call(&self) -> bool {
+        self.kind == Kind::Call
+    }
+
+    pub(crate) const fn role(&self) -> Role {
+        match (self.kind, self.role & 3) {
+            (Kind::Call, _) => Role::Call,
+            (Kind::Special, 0) => Role::PassedOver,
+            (Kind::Special, 1) => Role::Tracked(Place::from_bits(self.role >> 2)),
+            (Kind::Special, _) => Role::Probe(self.role >> 2),
+        }
+    }
 }
 
 /// What a call is to the machine that admitted it.
@@ -334,7 +379,7 @@ impl Machine {
         facts: &mut Facts,
     ) -> Option<CallEnd> {
         self.settle(now, facts);
-        if let Role::Probe(probe) = ticket.role {
+        if let Role::Probe(probe) = ticket.role() {
             if self.forget_lapsed(probe) {
                 return None;
             }
@@ -348,7 +393,7 @@ impl Machine {
         let totals_only =
             matches!(&self.overlay, Some(overlay) if overlay.kind == OverrideKind::ForceClosed);
         let is_cold = self.is_cold();
-        match (&mut self.phase, ticket.role) {
+        match (&mut self.phase, ticket.role()) {
             (_, Role::PassedOver) => {}
             (Phase::HalfOpen(half_open), Role::Probe(probe)) if totals_only => {
                 half_open.mute(probe);
@@ -381,7 +426,7 @@ impl Machine {
         self.settle(now, facts);
         let is_heard = match &self.overlay {
             Some(overlay) if overlay.kind == OverrideKind::ForceClosed => false,
-            _ => ticket.role != Role::PassedOver,
+            _ => ticket.role() != Role::PassedOver,
         };
         if is_heard && ticket.generation == self.generation {
             self.hinted_until = self.hinted_until.max(Some(self.now.after(retry_after)));
@@ -394,7 +439,7 @@ impl Machine {
             return;
         }
         if let (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), Role::Tracked(place)) =
-            (&mut self.phase, ticket.role)
+            (&mut self.phase, ticket.role())
         {
             calls.end(place);
         }
@@ -673,7 +718,7 @@ impl Machine {
     }
 
     fn ticket(&self, role: Role) -> Ticket {
-        Ticket { generation: self.generation, role }
+        Ticket::new(self.generation, role)
     }
 
     /// Admits, or lets pass what it would have refused.
