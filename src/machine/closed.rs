@@ -129,6 +129,10 @@ impl Closed {
         facts: &mut Facts,
     ) -> Option<Cause> {
         let sample = end.sample()?;
+        if sample == Sample::GOOD && self.is_clean() {
+            self.ring.record_good_again();
+            return None;
+        }
         if let Some(throttling) = &mut self.throttling {
             throttling.record(end.outcome != Some(Outcome::Success), now, facts);
         }

@@ -42,6 +42,11 @@ impl CountRing {
         self.next = if self.next + 1 == self.capacity { 0 } else { self.next + 1 };
     }
 
+    /// One good call for another.
+    pub(crate) fn record_good_again(&mut self) {
+        self.recorded += 1;
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }

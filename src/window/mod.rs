@@ -66,6 +66,10 @@ pub(crate) struct Sample {
     pub(crate) slow: bool,
 }
 
+impl Sample {
+    pub(crate) const GOOD: Self = Self { failed: false, slow: false };
+}
+
 /// The sums of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -117,6 +121,14 @@ impl Ring {
         match self {
             Self::Count(ring) => ring.record(sample),
             Self::Time(ring) => ring.record(sample),
+        }
+    }
+
+    /// Takes in a call that leaves the sums as they are, because the ring is
+    /// full and clean.
+    pub(crate) fn record_good_again(&mut self) {
+        if let Self::Count(ring) = self {
+            ring.record_good_again();
         }
     }
 
