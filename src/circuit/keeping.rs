@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Circuit, CircuitOpen, KIND, OPEN, Ordering, Permit, is_closed, looks_closed};
+use super::{Circuit, CircuitOpen, KIND, OPEN, Ordering, Permit, Reading, is_closed, looks_closed};
 use crate::{cause::Cause, machine::Rejection, outcome::Outcome, state::State, time::Time};
 
 /// How much would be lost with a circuit.
@@ -36,6 +36,11 @@ impl Circuit {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         looks_closed(self.0.gate.0.load(Ordering::Acquire))
+    }
+
+    /// Whether its calls are measured, whoever else wants to know.
+    pub(crate) fn measures_latency(&self) -> bool {
+        self.0.measures_latency
     }
 
     /// A permit that only an operator can refuse.
@@ -90,16 +95,19 @@ impl Circuit {
 }
 
 impl Permit {
-    /// Ends another permit along with this one, and alike.
+    /// Ends another permit along with this one, and alike: also after the same
+    /// time, so this one must be measured if the other is.
     pub(crate) fn join(&mut self, other: Self) {
         self.joined = Some(Box::new(other));
     }
 
     /// Ends what was joined to it.
     #[inline]
-    pub(super) fn end_joined(&mut self, outcome: Option<Outcome>) {
+    pub(super) fn end_joined(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(mut joined) = self.joined.take() {
-            joined.end(outcome);
+            let latency = reading.latency.filter(|_| joined.is_measured());
+            // Its clock may be another.
+            joined.settle(outcome, Reading { latency, now: None });
         }
     }
 }

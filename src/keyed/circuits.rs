@@ -250,6 +250,9 @@ impl KeyedCircuits {
             // Looked at first, so that a refusal of its moves no circuit below.
             parent.ready().map_err(|open| Refused { open, by: parent.clone() })?;
         }
+        // While closed it hears of no call: an operator was to be asked.
+        let parent = parent.filter(|parent| parent.state() != State::Closed);
+        let measured = measured || parent.is_some_and(Circuit::measures_latency);
         let circuit = if self.0.tally.refuses_all() {
             // A key that is new is no sign of health: it gets no circuit now.
             self.0.known(key).unwrap_or_else(|| self.0.shared.clone())
