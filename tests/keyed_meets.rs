@@ -7,8 +7,9 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_breaker::{
-    Backoff, Config, ConfigBuilder, KeyedCircuitBreakerLayer, KeyedCircuits, ManualClock, Outcome,
-    Override, Probes, Quorum, ResponseBody, State, Totals,
+    Backoff, Beyond, Config, ConfigBuilder, HealthCheck, KeyedCircuitBreakerLayer, KeyedCircuits,
+    ManualClock, Outcome, Override, Probes, Quorum, Recorder, ResponseBody, Start, State, Throttle,
+    Totals,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -116,4 +117,91 @@ fn a_closed_parent_hears_of_no_call_under_an_override_either() {
         parent.set_override(Override::force_open());
         assert_eq!(circuits.try_acquire("a").unwrap_err().name(), "parent");
     }
+}
+
+#[test]
+fn beyond_the_share_a_closed_circuit_that_throttles_refuses_all_too() {
+    let clock = ManualClock::new();
+    let config = named("keys", &clock).throttle(Throttle::new(2.0)).build().unwrap();
+    let circuits = KeyedCircuits::builder(config)
+        .minimum_keys(3)
+        .max_open_share(0.5, Beyond::FailClosed)
+        .build()
+        .unwrap();
+    circuits.try_acquire("well").unwrap().record(Outcome::Failure);
+    for key in ["a", "b"] {
+        circuits.get_or_create(key).trip();
+    }
+    circuits.try_acquire("well").unwrap_err();
+    // An operator's decision counts for more.
+    circuits.get("well").unwrap().set_override(Override::force_closed());
+    assert!(circuits.try_acquire("well").is_ok());
+}
+
+#[tokio::test]
+async fn a_circuit_that_a_health_check_holds_open_stays_while_it_is_called() {
+    let clock = ManualClock::new();
+    let config = named("keys", &clock).build().unwrap();
+    let circuits = KeyedCircuits::builder(config).idle_for(MINUTE).build().unwrap();
+    let circuit = circuits.get_or_create("a");
+    circuit.run_health_check(HealthCheck::new(async || Err::<(), _>("sick"))).unwrap();
+    circuit.trip();
+    drop(circuit);
+    for _ in 0..20 {
+        circuits.try_acquire("a").unwrap_err();
+        clock.advance(6 * SECOND);
+        tokio::task::yield_now().await;
+        assert_eq!(circuits.evict_idle(), 0);
+    }
+    circuits.try_acquire("a").unwrap_err();
+    assert_eq!(circuits.evict_idle(), 0);
+    clock.advance(MINUTE);
+    assert_eq!(circuits.evict_idle(), 1, "nobody calls it any more");
+}
+
+#[test]
+fn keys_that_start_open_are_counted_as_open() {
+    let clock = ManualClock::new();
+    let config = named("keys", &clock).start(Start::Open).build().unwrap();
+    let circuits = KeyedCircuits::builder(config).build().unwrap();
+    let counts = || {
+        let seen = circuits.snapshot();
+        (seen.closed, seen.open, seen.half_open)
+    };
+    circuits.try_acquire("a").unwrap_err();
+    assert_eq!((counts(), circuits.open()), ((0, 1, 0), 1));
+    clock.advance(5 * SECOND);
+    let probe = circuits.try_acquire("a").unwrap();
+    assert_eq!(counts(), (0, 0, 1));
+    probe.record(Outcome::Success);
+    assert_eq!(counts(), (1, 0, 0));
+}
+
+#[test]
+fn a_group_is_observed_once_and_not_each_key_anew() {
+    let clock = ManualClock::new();
+    let config = named("keys", &clock).start(Start::ObserveOnly(10 * SECOND)).build().unwrap();
+    let circuits = KeyedCircuits::builder(config).build().unwrap();
+    let fails = |key: &str| {
+        (0..2).for_each(|_| circuits.try_acquire(key).unwrap().record(Outcome::Failure));
+    };
+    clock.advance(9 * SECOND);
+    fails("early");
+    drop(circuits.try_acquire("early").unwrap());
+    clock.advance(SECOND);
+    circuits.try_acquire("early").unwrap_err();
+    fails("late");
+    circuits.try_acquire("late").unwrap_err();
+}
+
+/// It would record the shared circuit, and none of the keys'.
+#[test]
+fn a_template_has_no_recorder() {
+    let config = Config::builder("keys").recorder(&Recorder::new(0)).build().unwrap();
+    let error = KeyedCircuits::builder(config).build().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "recorder is of a group's template, but must be that of a single circuit, which is all it \
+         records"
+    );
 }

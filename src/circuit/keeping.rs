@@ -5,8 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Circuit, CircuitOpen, KIND, OPEN, Ordering, Permit, Reading, is_closed, looks_closed};
-use crate::{cause::Cause, machine::Rejection, outcome::Outcome, state::State, time::Time};
+use super::{
+    ASK, Circuit, CircuitOpen, Config, KIND, OPEN, Ordering, Permit, Reading, is_closed,
+    looks_closed,
+};
+use crate::{
+    cause::Cause, machine::Rejection, outcome::Outcome, start::Start, state::State, time::Time,
+};
 
 /// How much would be lost with a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +41,19 @@ impl Circuit {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         looks_closed(self.0.gate.0.load(Ordering::Acquire))
+    }
+
+    /// Whether it is closed, throttling or not, and no operator has a say. Not
+    /// under a lock: time may have something done that others are told of.
+    pub(crate) fn is_left_closed(&self) -> bool {
+        match self.0.gate.0.load(Ordering::Acquire) {
+            gate if gate & KIND == ASK => self.update(|machine, now, facts| {
+                let _ = machine.look(now, facts);
+                let view = machine.view(now);
+                view.state == State::Closed && view.active_override.is_none()
+            }),
+            gate => looks_closed(gate),
+        }
     }
 
     /// Whether its calls are measured, whoever else wants to know.
@@ -74,9 +92,13 @@ impl Circuit {
         let gate = self.0.gate.0.load(Ordering::Acquire);
         if gate & KIND == OPEN {
             let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
-            // Any call since would have been a probe.
-            let idle = Some(now.since(until));
-            return if now >= until { Standing::Due(idle) } else { Standing::Needed };
+            if now < until {
+                return Standing::Needed;
+            }
+            // Any call since would have been a probe, unless it was refused until
+            // a health check passes.
+            let is_held = self.0.lock().machine.view(now).awaits_health_check;
+            return Standing::Due((!is_held).then(|| now.since(until)));
         }
         let view = self.0.lock().machine.view(now);
         if view.active_override.is_some() {
@@ -91,6 +113,33 @@ impl Circuit {
                 _ => Standing::Due(None),
             },
         }
+    }
+}
+
+impl Config {
+    /// The state its circuits are born in.
+    pub(crate) fn first_state(&self) -> State {
+        match self.rules.start {
+            Start::Open => State::Open,
+            Start::Closed | Start::ObserveOnly(_) => State::Closed,
+        }
+    }
+
+    /// What a circuit is made of that joins its group so long after the first
+    /// ones: to be observed for what is left of that.
+    pub(crate) fn joining_after(mut self, elapsed: Duration) -> Self {
+        if let Start::ObserveOnly(duration) = self.rules.start {
+            let left = duration.saturating_sub(elapsed);
+            self.rules.start =
+                if left.is_zero() { Start::Closed } else { Start::ObserveOnly(left) };
+        }
+        self
+    }
+
+    /// Whether a recorder waits for its circuit.
+    #[cfg(feature = "shadow")]
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorder.is_some()
     }
 }
 

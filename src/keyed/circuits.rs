@@ -73,7 +73,9 @@ impl KeyedCircuits {
     pub const LONGEST_KEY: usize = 512;
 
     /// Starts a group. `template` configures the circuit of every key; its
-    /// name is the group's, and its observers watch all of them.
+    /// name is the group's, and its observers watch all of them. Where it
+    /// starts [observed](crate::Start::ObserveOnly), that ends for all keys at
+    /// once, so long after the group was built.
     pub fn builder(template: Config) -> KeyedCircuitsBuilder {
         KeyedCircuitsBuilder {
             template,
@@ -299,7 +301,7 @@ impl Group {
         }
         let admitted = match self.tally.beyond() {
             Some(Beyond::FailOpen) => circuit.acquire_regardless(measured),
-            Some(Beyond::FailClosed) if circuit.is_closed() => Err(circuit.turn_away()),
+            Some(Beyond::FailClosed) if circuit.is_left_closed() => Err(circuit.turn_away()),
             Some(Beyond::FailClosed) | None => circuit.acquire(measured),
         };
         admitted.map_err(|open| Refused { open, by: circuit.clone() })
@@ -315,7 +317,7 @@ impl Group {
         match circuit {
             Some((circuit, is_new)) => {
                 if is_new {
-                    self.tally.tell_moved(None, Some(State::Closed));
+                    self.tally.tell_moved(None, Some(self.template.first_state()));
                 }
                 circuit
             }
@@ -346,8 +348,10 @@ impl Group {
             gone.push(self.map.evict(keeper, now)?);
         }
         let key: Arc<str> = key.into();
-        let (member, observers) = self.reports.member(&self.tally, &key);
-        let circuit = Circuit::of_group(self.template.clone(), Some(Arc::clone(&key)), observers);
+        let first = self.template.first_state();
+        let (member, observers) = self.reports.member(&self.tally, first, &key);
+        let config = self.template.clone().joining_after(now.time.elapsed());
+        let circuit = Circuit::of_group(config, Some(Arc::clone(&key)), observers);
         self.map.insert(keeper, Entry::new(hash, key, circuit.clone(), member, now.time));
         Some((circuit, true))
     }
@@ -411,7 +415,12 @@ impl Reports {
 
     /// The observers of a new circuit, the first of which is its place in the
     /// tally.
-    fn member(&self, tally: &Arc<Tally>, key: &Arc<str>) -> (Arc<Member>, Vec<Arc<dyn Observer>>) {
+    fn member(
+        &self,
+        tally: &Arc<Tally>,
+        first: State,
+        key: &Arc<str>,
+    ) -> (Arc<Member>, Vec<Arc<dyn Observer>>) {
         #[cfg(feature = "metrics")]
         let series =
             self.labelled.then(|| Arc::new(crate::metrics::Metrics::of_key(Arc::clone(key))));
@@ -420,6 +429,7 @@ impl Reports {
         let mut observers = Vec::with_capacity(1 + self.shared.len());
         let member = Arc::new(Member::join(
             tally,
+            first,
             #[cfg(feature = "metrics")]
             series.clone(),
         ));
@@ -550,7 +560,8 @@ impl KeyedCircuitsBuilder {
     ///
     /// # Errors
     ///
-    /// If a value is out of its range, or the parent has the group's name.
+    /// If a value is out of its range, the parent has the group's name, or the
+    /// template has a recorder, which records one circuit only.
     pub fn build(self) -> Result<KeyedCircuits, ConfigError> {
         let Self { capacity, idle_for, minimum_keys, template, .. } = self;
         if !(1..=MOST_KEYS).contains(&capacity) {
@@ -559,6 +570,11 @@ impl KeyedCircuitsBuilder {
         }
         if idle_for.is_zero() {
             return Err(ConfigError::new("idle_for", "0ns", "must be longer than zero"));
+        }
+        #[cfg(feature = "shadow")]
+        if template.is_recorded() {
+            let expected = "must be that of a single circuit, which is all it records";
+            return Err(ConfigError::new("recorder", "of a group's template", expected));
         }
         let by_share = self.max_open_share.is_some()
             || self.parent.as_ref().is_some_and(|(_, quorum)| quorum.is_share());

@@ -165,15 +165,16 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// A place for a new circuit, yet to be told of.
+    /// A place for a new circuit, which starts in this state; yet to be told of.
     pub(super) fn join(
         tally: &Arc<Tally>,
+        state: State,
         #[cfg(feature = "metrics")] series: Option<Arc<Metrics>>,
     ) -> Self {
-        tally.moved(None, Some(State::Closed));
+        tally.moved(None, Some(state));
         Self {
             tally: Arc::clone(tally),
-            counted: Mutex::new(Counted::As(State::Closed)),
+            counted: Mutex::new(Counted::As(state)),
             #[cfg(feature = "metrics")]
             series,
         }
