@@ -205,3 +205,40 @@ fn a_template_has_no_recorder() {
          records"
     );
 }
+
+/// Nobody has to call a key for the others to be believed again.
+#[test]
+fn ramps_that_are_over_hold_neither_the_guard_nor_make_a_quorum() {
+    let clock = ManualClock::new();
+    let config = || named("keys", &clock).ramp(10 * SECOND).build().unwrap();
+    let ramp_up = |circuits: &KeyedCircuits| {
+        circuits.try_acquire("well").unwrap().record(Outcome::Success);
+        for key in ["a", "b"] {
+            circuits.get_or_create(key).trip();
+        }
+        clock.advance(5 * SECOND);
+        for key in ["a", "b"] {
+            circuits.try_acquire(key).unwrap().record(Outcome::Success);
+        }
+        assert_eq!(circuits.snapshot().half_open, 2);
+        clock.advance(10 * SECOND);
+    };
+
+    let guarded = KeyedCircuits::builder(config())
+        .minimum_keys(3)
+        .max_open_share(0.5, Beyond::FailClosed)
+        .idle_for(4 * MINUTE)
+        .build()
+        .unwrap();
+    ramp_up(&guarded);
+    // Every circuit is looked at four times in that.
+    clock.advance(MINUTE);
+    drop(guarded.try_acquire("well").unwrap());
+    assert_eq!(guarded.open(), 0);
+
+    let parent = named("parent", &clock).build().unwrap();
+    let family = KeyedCircuits::builder(config()).parent(parent, Quorum::count(3)).build().unwrap();
+    ramp_up(&family);
+    family.get_or_create("well").trip();
+    assert_eq!((family.parent().unwrap().state(), family.open()), (State::Closed, 1));
+}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    ASK, Circuit, CircuitOpen, Config, KIND, OPEN, Ordering, Permit, Reading, is_closed,
+    ASK, Circuit, CircuitOpen, Config, KIND, KIND_BITS, OPEN, Ordering, Permit, Reading, is_closed,
     looks_closed,
 };
 use crate::{
@@ -84,6 +84,22 @@ impl Circuit {
     /// Whether somebody besides its keeper has a handle or a permit.
     pub(crate) fn is_held(&self) -> bool {
         Arc::strong_count(&self.0) > 1
+    }
+
+    /// Whether time alone has closed it, and nobody was told.
+    pub(crate) fn has_closed_untold(&self, now: Instant) -> bool {
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        gate & KIND == ASK && {
+            let view = self.0.lock().machine.view(self.time(now));
+            view.state == State::Closed && view.generation != gate >> KIND_BITS
+        }
+    }
+
+    /// Tells of what time alone has done. Not under a lock.
+    pub(crate) fn catch_up(&self) {
+        self.update(|machine, now, facts| {
+            let _ = machine.look(now, facts);
+        });
     }
 
     /// How much would be lost with it.

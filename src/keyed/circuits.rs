@@ -1,7 +1,7 @@
 //! The handle: finds a key's circuit or makes it, and asks who else has a say.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -311,9 +311,14 @@ impl Group {
     #[cold]
     fn create(&self, hash: u64, key: &str) -> Circuit {
         let mut gone = Vec::new();
-        let circuit = self.create_within(&mut self.keeper(), hash, key, &mut gone);
+        let (circuit, late) = {
+            let mut keeper = self.keeper();
+            let circuit = self.create_within(&mut keeper, hash, key, &mut gone);
+            (circuit, mem::take(&mut keeper.late))
+        };
         // With the lock released: others are told of it.
         tell_left(gone);
+        late.iter().for_each(Circuit::catch_up);
         match circuit {
             Some((circuit, is_new)) => {
                 if is_new {
@@ -358,19 +363,27 @@ impl Group {
 
     fn evict_idle(&self) -> usize {
         let mut gone = Vec::new();
-        self.map.sweep_all(&mut self.keeper(), self.now(), self.idle_for, &mut gone);
+        let late = {
+            let mut keeper = self.keeper();
+            self.map.sweep_all(&mut keeper, self.now(), self.idle_for, &mut gone);
+            mem::take(&mut keeper.late)
+        };
         let evicted = gone.len();
         tell_left(gone);
+        late.iter().for_each(Circuit::catch_up);
         evicted
     }
 
     /// Evicts some of those that are idle, unless somebody else is at it.
     fn sweep_due(&self) {
         let mut gone = Vec::new();
+        let mut late = Vec::new();
         if let Ok(mut keeper) = self.keeper.try_lock() {
             self.map.sweep_due(&mut keeper, self.now(), self.idle_for, &mut gone);
+            late = mem::take(&mut keeper.late);
         }
         tell_left(gone);
+        late.iter().for_each(Circuit::catch_up);
     }
 
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
