@@ -299,7 +299,9 @@ impl Circuit {
     /// # Errors
     ///
     /// [`CircuitOpen`] while the circuit is open, while it is half-open with no
-    /// probe left, and while an operator holds it open.
+    /// probe left, and while an operator holds it open; and for a share of the
+    /// calls, while it is led up its [ramp](ConfigBuilder::ramp) or
+    /// [throttles](ConfigBuilder::throttle).
     #[doc(alias = "tryAcquirePermission")]
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
         self.acquire(false)
