@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use metrics::{Counter, Gauge, Histogram, KeyName, Metadata, SharedString, Unit};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_breaker::{
-    Backoff, Beyond, Config, ConfigBuilder, HealthCheck, KeyedCircuitBreakerLayer, KeyedCircuits,
-    ManualClock, Outcome, Override, Probes, Quorum, Recorder, ResponseBody, Start, State, Throttle,
-    Totals,
+    Backoff, Beyond, Circuit, Config, ConfigBuilder, HealthCheck, KeyedCircuitBreakerLayer,
+    KeyedCircuits, ManualClock, Outcome, Override, Probes, Quorum, Recorder, ResponseBody, Start,
+    State, Throttle, Totals,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -241,4 +242,45 @@ fn ramps_that_are_over_hold_neither_the_guard_nor_make_a_quorum() {
     ramp_up(&family);
     family.get_or_create("well").trip();
     assert_eq!((family.parent().unwrap().state(), family.open()), (State::Closed, 1));
+}
+
+/// Registers nothing, loudly.
+struct Loud;
+
+impl metrics::Recorder for Loud {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &metrics::Key, _: &Metadata<'_>) -> Counter {
+        panic!("no counter")
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &Metadata<'_>) -> Gauge {
+        panic!("no gauge")
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &Metadata<'_>) -> Histogram {
+        panic!("no histogram")
+    }
+}
+
+#[test]
+fn a_metrics_recorder_that_panics_harms_neither_calls_nor_the_parent() {
+    let clock = ManualClock::new();
+    let config = named("keys", &clock).shadow(named("shadow", &clock).build().unwrap());
+    let circuits = KeyedCircuits::builder(config.build().unwrap())
+        .parent(named("parent", &clock).build().unwrap(), Quorum::count(2))
+        .capacity(2)
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(&Loud, || {
+        for key in ["a", "b", "c"] {
+            circuits.try_acquire(key).unwrap().record(Outcome::Success);
+        }
+        assert_eq!(circuits.snapshot().evicted, 1);
+        circuits.circuits().iter().for_each(Circuit::trip);
+        assert_eq!(circuits.parent().unwrap().state(), State::Open);
+        circuits.try_acquire("a").unwrap_err();
+    });
 }
