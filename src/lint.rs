@@ -11,7 +11,8 @@ use std::{fmt, time::Duration};
 use crate::{
     machine::{End, Facts, Machine},
     outcome::Outcome,
-    rules::{Cancellation, Rules},
+    rules::{Cancellation, Rules, SlowRule},
+    start::Start,
     state::State,
     time::{Time, nanos},
     window::Kind,
@@ -322,7 +323,7 @@ impl Findings {
             let message = "one failed call opens it; two or more would be a row".to_owned();
             self.say(LintCode::OneCallOpens, "consecutive_failures", message);
         }
-        if rules.probes.required() == 1 {
+        if rules.probes.required() == 1 && rules.ramp.is_none() {
             let message = "one good call closes it, and all traffic comes back at once; three \
                            would tell a dependency that has healed from one that half works"
                 .to_owned();
@@ -391,6 +392,7 @@ impl Findings {
     fn hangs(&mut self, rules: &Rules, traffic: &Traffic) {
         let Some(timeout) = traffic.outer_timeout else { return };
         let (field, why) = match rules.slow_calls {
+            Some(rule) if may_be_overdue(rules, rule, traffic, timeout) => return,
             _ if rules.cancellation == Cancellation::Neutral => {
                 ("cancellation", "dropped calls are neutral".to_owned())
             }
@@ -470,6 +472,16 @@ impl Findings {
     }
 }
 
+/// Whether so many calls that hang may be overdue at once, before they are
+/// dropped after `timeout`, that they open the circuit while they run.
+fn may_be_overdue(rules: &Rules, rule: SlowRule, traffic: &Traffic, timeout: Duration) -> bool {
+    let Some(interval) = traffic.interval() else { return false };
+    let overdue = (nanos(timeout) / interval).saturating_sub(nanos(rule.threshold) / interval);
+    // At best the window holds no more calls than it must.
+    let calls = rules.minimum_calls.max(overdue);
+    timeout >= rules.sustained_for && rule.rate.reached_by(overdue, calls)
+}
+
 /// From this share of the usual load on, being open spares too little.
 const MUCH: f64 = 0.5;
 
@@ -543,7 +555,10 @@ fn opening(rules: &Rules, interval: u64) -> Option<Opening> {
     if healthy >= MOST_CALLS {
         return None;
     }
-    let mut machine = Machine::new(rules.clone(), 0);
+    // Born long ago, and asked by calls that all pass.
+    let rules =
+        Rules { start: Start::Closed, warm_up: Duration::ZERO, throttle: None, ..rules.clone() };
+    let mut machine = Machine::new(rules, 0);
     let mut facts = Facts::default();
     for call in 0..MOST_CALLS {
         let is_bad = call >= healthy;

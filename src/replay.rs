@@ -26,11 +26,11 @@ use crate::{
 impl Recording {
     /// What `candidate` would have done with these calls.
     ///
-    /// It starts closed and empty, when the recorded circuit was made (or,
-    /// where the oldest records were dropped, with the first that is left), on
-    /// virtual time: some millions of calls a second, and 50 bytes of memory
-    /// for each. Only the candidate's rules matter; its
-    /// observers are not told and its clock is not read. Replaying the same
+    /// It starts empty, and closed unless the candidate says otherwise, when the
+    /// recorded circuit was made (or, where the oldest records were dropped,
+    /// with the first that is left), on virtual time: some millions of calls a
+    /// second, and 50 bytes of memory for each. Only the candidate's rules
+    /// matter; its observers are not told and its clock is not read. Replaying the same
     /// recording gives the same report, always: a candidate whose jitter has no
     /// [`seed`](crate::Backoff::seed) takes that of the recorded circuit. The
     /// rules that were recorded, replayed, do what they did, but for what an
@@ -247,13 +247,16 @@ impl Replay {
         // Every call has ended, so time has nothing left to do by itself.
         let told = self.told.take();
         let transitions: Vec<_> = told.into_iter().map(|told| self.replayed(told)).collect();
-        let ends = transitions.iter().skip(1).map(|next| next.at).chain([ends_at]);
-        let time_in = |state: State| {
-            let spent = transitions.iter().zip(ends.clone());
-            let spent = spent.filter(|(transition, _)| transition.to == state);
-            spent.map(|(transition, end)| end.saturating_sub(transition.at)).sum()
-        };
         let snapshot = self.shadow.snapshot();
+        let first = transitions.first().map_or(snapshot.circuit.state, |first| first.from);
+        let begins = transitions.iter().map(|transition| (transition.to, transition.at));
+        let begins = [(first, starts_at)].into_iter().chain(begins);
+        let ends = transitions.iter().map(|next| next.at).chain([ends_at]);
+        let time_in = |state: State| {
+            let spent =
+                begins.clone().zip(ends.clone()).filter(|((in_state, _), _)| *in_state == state);
+            spent.map(|((_, begin), end)| end.saturating_sub(begin)).sum()
+        };
         Report {
             name: self.shadow.name().to_owned(),
             starts_at,

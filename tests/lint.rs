@@ -1,12 +1,12 @@
 //! Findings about valid configurations: each at its boundary, and the important
 //! ones against the circuit itself, on virtual time.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use proptest::prelude::*;
 use tower_breaker::{
     Backoff, Cancellation, Circuit, Config, ConfigBuilder, Lint, LintCode, ManualClock, Outcome,
-    Probes, State, Traffic, Window,
+    Probes, Start, State, Throttle, Traffic, Window,
 };
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -154,6 +154,23 @@ proptest! {
     }
 }
 
+/// Else there would be nothing to say about a circuit that starts open, and it
+/// would seem slow for its first minute's sake.
+#[test]
+fn how_it_starts_does_not_matter_to_the_time_it_takes_to_open() {
+    let config = || config().sustained_for(Duration::ZERO);
+    let expected = codes(&config(), every(MILLI));
+    assert_eq!(expected, [LintCode::OpensOnABlip]);
+    for config in [
+        config().start(Start::Open),
+        config().start(Start::ObserveOnly(SECOND)),
+        config().warm_up(60 * SECOND),
+        config().throttle(Throttle::new(1.0).minimum_calls(0)),
+    ] {
+        assert_eq!(codes(&config, every(MILLI)), expected);
+    }
+}
+
 #[test]
 fn a_dead_dependency_opens_nothing_in_a_day_if_the_minimum_is_never_in_the_window() {
     let day = 24 * 60 * 60 * SECOND;
@@ -273,6 +290,8 @@ fn one_good_call_closes_what_it_says_it_closes() {
     ] {
         let config = config().probes(probes);
         assert_eq!(says(LintCode::OneCallCloses, &config, Traffic::per_second(1.0)), expected);
+        // Up a ramp traffic does not come back at once.
+        assert!(!says(LintCode::OneCallCloses, &config.ramp(SECOND), Traffic::per_second(1.0)));
     }
 }
 
@@ -322,24 +341,40 @@ fn a_probe_that_takes_as_long_as_its_lease_fails() {
 fn a_hang_is_seen_or_said_not_to_be() {
     let timeout = 2 * SECOND;
     let slow = |threshold| config().slow_calls(threshold, 0.5);
-    for (config, field) in [
-        (config(), Some("slow_calls")),
-        (slow(timeout), Some("slow_calls")),
-        (slow(timeout - NANO), None),
-        (slow(SECOND).cancellation(Cancellation::Neutral), Some("cancellation")),
+    let neutral = |config: ConfigBuilder| config.cancellation(Cancellation::Neutral);
+    let dull = || slow(SECOND).sustained_for(timeout + NANO);
+    for (config, interval, field) in [
+        (config(), 100 * MILLI, Some("slow_calls")),
+        (slow(timeout), 100 * MILLI, Some("slow_calls")),
+        (slow(timeout - NANO), 100 * MILLI, None),
+        (slow(timeout - NANO), timeout, None),
+        // Seen while they run, where enough of them run at once for long enough.
+        (neutral(slow(SECOND)), 100 * MILLI, None),
+        (neutral(slow(SECOND)), 200 * MILLI, None),
+        (neutral(slow(SECOND)), 250 * MILLI, Some("cancellation")),
+        (neutral(dull()), 100 * MILLI, Some("cancellation")),
+        (neutral(slow(timeout)), 100 * MILLI, Some("cancellation")),
     ] {
-        let traffic = Traffic::per_second(10.0).outer_timeout(timeout);
+        let traffic = every(interval).outer_timeout(timeout);
         let found = lint(&config, traffic);
         let found = found.iter().find(|found| found.code() == LintCode::HangsUnseen);
         assert_eq!(found.map(Lint::field), field);
-        let steady = Steady::new(&config, SECOND, Duration::ZERO);
-        let opens = (0..1_000).any(|_| {
-            let permit = steady.circuit.try_acquire().unwrap();
-            steady.clock.advance(timeout);
-            drop(permit);
+        let steady = Steady::new(&config, interval, Duration::ZERO);
+        // A few good ones first, so that there is a window.
+        assert_eq!(steady.calls(5, Outcome::Success), None);
+        let mut hanging = VecDeque::new();
+        let opens = (0..1_000).any(|call| {
+            steady.clock.advance(interval);
+            match steady.circuit.try_acquire() {
+                Ok(permit) => hanging.push_back((call, permit)),
+                Err(_) => return true,
+            }
+            while hanging.front().is_some_and(|(began, _)| interval * (call - began) >= timeout) {
+                hanging.pop_front();
+            }
             steady.circuit.state() == State::Open
         });
-        assert_eq!(opens, field.is_none());
+        assert_eq!(opens, field.is_none(), "{interval:?}");
     }
 }
 

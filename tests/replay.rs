@@ -7,8 +7,8 @@ use std::time::Duration;
 use histories::{Log, Step, history, rules, run};
 use proptest::{collection::vec, prelude::*};
 use tower_breaker::{
-    Circuit, Config, ConfigBuilder, ManualClock, Outcome, Outcomes, Recorder, Recording, Report,
-    State,
+    Backoff, Circuit, Config, ConfigBuilder, ManualClock, Outcome, Outcomes, Probes, Recorder,
+    Recording, Report, Start, State,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -317,6 +317,25 @@ fn a_report_says_what_was_saved_and_for_how_long() {
     assert!(said.starts_with("candidate: would have opened 6 times, for 3.0s of 6.0s\n"), "{said}");
     assert!(said.contains("passed 300 calls, 15 failures among them"), "{said}");
     assert!(said.contains("would have refused 300: 285 that failed and 15 that did not"), "{said}");
+}
+
+#[test]
+fn a_candidate_that_starts_open_is_open_from_the_start() {
+    let clock = ManualClock::new();
+    let recorder = Recorder::new(PLENTY);
+    let circuit = recorded(Config::builder("a"), &clock, &recorder);
+    for _ in 0..10 {
+        clock.advance(10 * MILLI);
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+    }
+    let replay = |wait| {
+        let candidate = Config::builder("b").start(Start::Open).open_for(Backoff::fixed(wait));
+        let report = recorder.recording().replay(candidate.probes(Probes::new(2)).build().unwrap());
+        (report.opened(), report.time_open, report.time_half_open)
+    };
+    // Calls come at tens: the first that passes is at 60, the second closes.
+    assert_eq!(replay(55 * MILLI), (0, 60 * MILLI, 10 * MILLI));
+    assert_eq!(replay(500 * MILLI), (0, 100 * MILLI, Duration::ZERO));
 }
 
 #[test]

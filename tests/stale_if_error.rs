@@ -795,6 +795,35 @@ mod bounds {
         }
     }
 
+    /// Memory for all that is announced would end the process.
+    #[test]
+    fn an_announced_length_is_not_believed_before_it_has_come() {
+        struct Endless;
+
+        impl Body for Endless {
+            type Data = Bytes;
+            type Error = BoxError;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+                Poll::Pending
+            }
+
+            fn size_hint(&self) -> SizeHint {
+                SizeHint::with_exact(1 << 62)
+            }
+        }
+
+        let layer: StaleIfErrorLayer = StaleIfErrorLayer::new().max_response_bytes(usize::MAX);
+        let service = layer.layer(service_fn(async |_: Request<String>| {
+            Ok::<_, BoxError>(Response::new(Endless))
+        }));
+        let response = now(service.oneshot(request("GET", URI, &[]))).unwrap();
+        assert!(poll(response.into_body().collect()).is_pending());
+    }
+
     #[test]
     fn a_store_without_room_keeps_nothing_and_passes_everything() {
         let rig = rig_with(|layer| layer.max_bytes(0));

@@ -1,7 +1,8 @@
 //! Adaptive throttling.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -232,4 +233,49 @@ fn what_makes_no_sense_is_refused_by_name() {
         let error = Config::builder("busy").throttle(throttle).build().unwrap_err();
         assert!(error.to_string().contains(field), "{error}");
     }
+}
+
+/// The share may change with every call, and an observer take its time.
+#[test]
+fn of_the_shares_that_nobody_was_told_of_only_the_latest_is_news() {
+    struct Slow {
+        heard: mpsc::Sender<f64>,
+        goes_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl Observer for Slow {
+        fn on_admitted_share(&self, _: &str, share: f64) {
+            self.heard.send(share).unwrap();
+            // Until the other end is gone.
+            let _ = self.goes_on.lock().unwrap().recv();
+        }
+    }
+
+    let clock = ManualClock::new();
+    let (heard, hears) = mpsc::channel();
+    let (lets_go_on, goes_on) = mpsc::channel();
+    let circuit = Circuit::new(
+        Config::builder("a")
+            .no_failure_rate()
+            .throttle(Throttle::new(1.0))
+            .observer(Slow { heard, goes_on: Mutex::new(goes_on) })
+            .clock(&clock)
+            .build()
+            .unwrap(),
+    );
+    let fail = || {
+        if let Ok(permit) = circuit.try_acquire() {
+            permit.record(Outcome::Failure);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| (0..10).for_each(|_| fail()));
+        let first = hears.recv().unwrap();
+        (0..100).for_each(|_| fail());
+        drop(lets_go_on);
+        let latest = hears.recv().unwrap();
+        assert!(latest < first, "{latest} after {first}");
+    });
+    drop(circuit);
+    assert_eq!(hears.iter().count(), 0);
 }

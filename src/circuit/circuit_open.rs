@@ -63,7 +63,8 @@ impl CircuitOpen {
     }
 
     /// How long until a call may pass. `None` where nobody knows: an operator
-    /// holds the circuit open without an end.
+    /// holds the circuit open without an end, or the guard of keyed circuits
+    /// refuses all.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

@@ -247,7 +247,13 @@ impl ConfigBuilder {
     /// Opens when this share of calls, up to 1, takes longer than `threshold`
     /// (not: as long as). A slow failure counts both as failed and as slow.
     ///
-    /// Costs two readings of the clock a call.
+    /// A call that still runs counts, too, from the moment it is overdue: a
+    /// dependency that hangs ends none. Who is overdue is looked for when a call
+    /// asks to be let through, and when the service behind a
+    /// [`CircuitBreaker`](crate::CircuitBreaker) keeps a caller waiting; nobody
+    /// looks while nobody comes.
+    ///
+    /// Costs two readings of the clock and two short locks a call.
     #[doc(alias = "slowCallDurationThreshold")]
     #[doc(alias = "slowCallRateThreshold")]
     pub fn slow_calls(mut self, threshold: Duration, share: f64) -> Self {

@@ -182,7 +182,8 @@ impl fmt::Debug for HealthCheck {
 impl Circuit {
     /// Runs a health check from now on, in place of the one there was. It
     /// belongs to the circuit: it ends with its last handle, or with
-    /// [`stop_health_check`](Self::stop_health_check).
+    /// [`stop_health_check`](Self::stop_health_check). A handle within the check
+    /// is one, too, and would keep both for ever.
     ///
     /// Should the runtime shut down, the circuit goes on without.
     ///

@@ -5,8 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Circuit, CircuitOpen, KIND, OPEN, Ordering, Permit, is_closed, looks_closed};
-use crate::{cause::Cause, machine::Rejection, outcome::Outcome, state::State, time::Time};
+use super::{
+    ASK, Circuit, CircuitOpen, Config, KIND, KIND_BITS, OPEN, Ordering, Permit, Reading, is_closed,
+    looks_closed,
+};
+use crate::{
+    cause::Cause, machine::Rejection, outcome::Outcome, start::Start, state::State, time::Time,
+};
 
 /// How much would be lost with a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +43,24 @@ impl Circuit {
         looks_closed(self.0.gate.0.load(Ordering::Acquire))
     }
 
+    /// Whether it is closed, throttling or not, and no operator has a say. Not
+    /// under a lock: time may have something done that others are told of.
+    pub(crate) fn is_left_closed(&self) -> bool {
+        match self.0.gate.0.load(Ordering::Acquire) {
+            gate if gate & KIND == ASK => self.update(|machine, now, facts| {
+                let _ = machine.look(now, facts);
+                let view = machine.view(now);
+                view.state == State::Closed && view.active_override.is_none()
+            }),
+            gate => looks_closed(gate),
+        }
+    }
+
+    /// Whether its calls are measured, whoever else wants to know.
+    pub(crate) fn measures_latency(&self) -> bool {
+        self.0.measures_latency
+    }
+
     /// A permit that only an operator can refuse.
     pub(crate) fn acquire_regardless(&self, measured: bool) -> Result<Permit, CircuitOpen> {
         self.ask_machine(false, measured)
@@ -63,15 +86,35 @@ impl Circuit {
         Arc::strong_count(&self.0) > 1
     }
 
+    /// Whether time alone has closed it, and nobody was told.
+    pub(crate) fn has_closed_untold(&self, now: Instant) -> bool {
+        let gate = self.0.gate.0.load(Ordering::Acquire);
+        gate & KIND == ASK && {
+            let view = self.0.lock().machine.view(self.time(now));
+            view.state == State::Closed && view.generation != gate >> KIND_BITS
+        }
+    }
+
+    /// Tells of what time alone has done. Not under a lock.
+    pub(crate) fn catch_up(&self) {
+        self.update(|machine, now, facts| {
+            let _ = machine.look(now, facts);
+        });
+    }
+
     /// How much would be lost with it.
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         let now = self.time(now);
         let gate = self.0.gate.0.load(Ordering::Acquire);
         if gate & KIND == OPEN {
             let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
-            // Any call since would have been a probe.
-            let idle = Some(now.since(until));
-            return if now >= until { Standing::Due(idle) } else { Standing::Needed };
+            if now < until {
+                return Standing::Needed;
+            }
+            // Any call since would have been a probe, unless it was refused until
+            // a health check passes.
+            let is_held = self.0.lock().machine.view(now).awaits_health_check;
+            return Standing::Due((!is_held).then(|| now.since(until)));
         }
         let view = self.0.lock().machine.view(now);
         if view.active_override.is_some() {
@@ -89,17 +132,47 @@ impl Circuit {
     }
 }
 
+impl Config {
+    /// The state its circuits are born in.
+    pub(crate) fn first_state(&self) -> State {
+        match self.rules.start {
+            Start::Open => State::Open,
+            Start::Closed | Start::ObserveOnly(_) => State::Closed,
+        }
+    }
+
+    /// What a circuit is made of that joins its group so long after the first
+    /// ones: to be observed for what is left of that.
+    pub(crate) fn joining_after(mut self, elapsed: Duration) -> Self {
+        if let Start::ObserveOnly(duration) = self.rules.start {
+            let left = duration.saturating_sub(elapsed);
+            self.rules.start =
+                if left.is_zero() { Start::Closed } else { Start::ObserveOnly(left) };
+        }
+        self
+    }
+
+    /// Whether a recorder waits for its circuit.
+    #[cfg(feature = "shadow")]
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorder.is_some()
+    }
+}
+
 impl Permit {
-    /// Ends another permit along with this one, and alike.
+    /// Ends another permit along with this one, and alike: also after the same
+    /// time, so this one must be measured if the other is.
     pub(crate) fn join(&mut self, other: Self) {
         self.joined = Some(Box::new(other));
     }
 
     /// Ends what was joined to it.
     #[inline]
-    pub(super) fn end_joined(&mut self, outcome: Option<Outcome>) {
+    pub(super) fn end_joined(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(mut joined) = self.joined.take() {
-            joined.end(outcome);
+            let latency = reading.latency.filter(|_| joined.is_measured());
+            // Its clock may be another.
+            joined.settle(outcome, Reading { latency, now: None });
         }
     }
 }

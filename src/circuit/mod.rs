@@ -308,7 +308,9 @@ impl Circuit {
     /// # Errors
     ///
     /// [`CircuitOpen`] while the circuit is open, while it is half-open with no
-    /// probe left, and while an operator holds it open.
+    /// probe left, and while an operator holds it open; and for a share of the
+    /// calls, while it is led up its [ramp](ConfigBuilder::ramp) or
+    /// [throttles](ConfigBuilder::throttle).
     #[doc(alias = "tryAcquirePermission")]
     pub fn try_acquire(&self) -> Result<Permit, CircuitOpen> {
         self.acquire(false)
@@ -661,7 +663,13 @@ impl Circuit {
         let happened = if watched { facts.happened } else { Vec::new() };
         let (ordered, direct): (Vec<_>, Vec<_>) =
             happened.into_iter().partition(Fact::has_an_order);
-        core.untold.extend(ordered);
+        for fact in ordered {
+            // Of a share only the latest is news, and it may change once a call.
+            if let (Fact::Share { .. }, Some(Fact::Share { .. })) = (&fact, core.untold.back()) {
+                core.untold.pop_back();
+            }
+            core.untold.push_back(fact);
+        }
         let has_untold = !core.untold.is_empty();
         drop(core);
         #[cfg(feature = "tokio")]

@@ -80,6 +80,11 @@ impl Permit {
         &self.circuit
     }
 
+    #[cfg(feature = "keyed")]
+    pub(super) fn is_measured(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// Ends the call, unless it has ended.
     #[inline]
     pub(crate) fn end(&mut self, outcome: Option<Outcome>) {
@@ -112,7 +117,7 @@ impl Permit {
             #[cfg(not(feature = "shadow"))]
             self.circuit.settle(ticket, outcome, reading);
             #[cfg(feature = "keyed")]
-            self.end_joined(outcome);
+            self.end_joined(outcome, reading);
         }
     }
 
@@ -144,6 +149,10 @@ impl Permit {
         #[cfg(feature = "shadow")]
         if let Some(following) = &self.following {
             following.untrack();
+        }
+        #[cfg(feature = "keyed")]
+        if let Some(joined) = &self.joined {
+            joined.untrack();
         }
     }
 

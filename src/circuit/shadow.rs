@@ -7,6 +7,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -136,9 +137,19 @@ pub(crate) trait ShadowObserver: Send + Sync {
 #[derive(Clone)]
 struct Watchers(Vec<Arc<dyn ShadowObserver>>);
 
+impl Watchers {
+    /// Tells them what comes with a call, which one that panics must not harm.
+    fn tell(&self, tell: impl Fn(&dyn ShadowObserver)) {
+        for watcher in &self.0 {
+            // The hook has reported it; there is nobody else to tell.
+            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**watcher)));
+        }
+    }
+}
+
 impl Observer for Watchers {
     fn on_transition(&self, transition: &Transition) {
-        self.0.iter().for_each(|watcher| watcher.on_transition(transition));
+        self.tell(|watcher| watcher.on_transition(transition));
     }
 }
 
@@ -206,14 +217,14 @@ impl Shadow {
         let tally = &self.0.tally;
         let counts = if passed { &tally.passed } else { &tally.would_reject };
         counts[index(outcome)].fetch_add(1, Ordering::Relaxed);
-        self.0.watchers.0.iter().for_each(|watcher| watcher.on_call(passed, outcome));
+        self.0.watchers.tell(|watcher| watcher.on_call(passed, outcome));
     }
 
     /// The live circuit refused a call.
     pub(crate) fn unknown(&self, at: Instant) {
         let passed = self.0.circuit.admits_at(at);
         self.0.tally.unknown[usize::from(!passed)].fetch_add(1, Ordering::Relaxed);
-        self.0.watchers.0.iter().for_each(|watcher| watcher.on_unknown(passed));
+        self.0.watchers.tell(|watcher| watcher.on_unknown(passed));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The handle: finds a key's circuit or makes it, and asks who else has a say.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -72,7 +72,9 @@ impl KeyedCircuits {
     pub const LONGEST_KEY: usize = 512;
 
     /// Starts a group. `template` configures the circuit of every key; its
-    /// name is the group's, and its observers watch all of them.
+    /// name is the group's, and its observers watch all of them. Where it
+    /// starts [observed](crate::Start::ObserveOnly), that ends for all keys at
+    /// once, so long after the group was built.
     pub fn builder(template: Config) -> KeyedCircuitsBuilder {
         KeyedCircuitsBuilder {
             template,
@@ -249,6 +251,9 @@ impl KeyedCircuits {
             // Looked at first, so that a refusal of its moves no circuit below.
             parent.ready().map_err(|open| Refused { open, by: parent.clone() })?;
         }
+        // While closed it hears of no call: an operator was to be asked.
+        let parent = parent.filter(|parent| parent.state() != State::Closed);
+        let measured = measured || parent.is_some_and(Circuit::measures_latency);
         let circuit = if self.0.tally.refuses_all() {
             // A key that is new is no sign of health: it gets no circuit now.
             self.0.known(key).unwrap_or_else(|| self.0.shared.clone())
@@ -301,7 +306,7 @@ impl Group {
         }
         let admitted = match self.tally.beyond() {
             Some(Beyond::FailOpen) => circuit.acquire_regardless(measured),
-            Some(Beyond::FailClosed) if circuit.is_closed() => Err(circuit.turn_away()),
+            Some(Beyond::FailClosed) if circuit.is_left_closed() => Err(circuit.turn_away()),
             Some(Beyond::FailClosed) | None => circuit.acquire(measured),
         };
         admitted.map_err(|open| Refused { open, by: circuit.clone() })
@@ -311,13 +316,18 @@ impl Group {
     #[cold]
     fn create(&self, hash: u64, key: &str) -> Circuit {
         let mut gone = Vec::new();
-        let circuit = self.create_within(&mut self.keeper(), hash, key, &mut gone);
+        let (circuit, late) = {
+            let mut keeper = self.keeper();
+            let circuit = self.create_within(&mut keeper, hash, key, &mut gone);
+            (circuit, mem::take(&mut keeper.late))
+        };
         // With the lock released: others are told of it.
         tell_left(gone);
+        late.iter().for_each(Circuit::catch_up);
         match circuit {
             Some((circuit, is_new)) => {
                 if is_new {
-                    self.tally.tell_moved(None, Some(State::Closed));
+                    self.tally.tell_moved(None, Some(self.template.first_state()));
                 }
                 circuit
             }
@@ -348,27 +358,37 @@ impl Group {
             gone.push(self.map.evict(keeper, now)?);
         }
         let key: Arc<str> = key.into();
-        let (member, observers) = self.reports.member(&self.tally, &key);
-        let circuit = Circuit::of_group(self.template.clone(), Some(Arc::clone(&key)), observers);
+        let first = self.template.first_state();
+        let (member, observers) = self.reports.member(&self.tally, first, &key);
+        let config = self.template.clone().joining_after(now.time.elapsed());
+        let circuit = Circuit::of_group(config, Some(Arc::clone(&key)), observers);
         self.map.insert(keeper, Entry::new(hash, key, circuit.clone(), member, now.time));
         Some((circuit, true))
     }
 
     fn evict_idle(&self) -> usize {
         let mut gone = Vec::new();
-        self.map.sweep_all(&mut self.keeper(), self.now(), self.idle_for, &mut gone);
+        let late = {
+            let mut keeper = self.keeper();
+            self.map.sweep_all(&mut keeper, self.now(), self.idle_for, &mut gone);
+            mem::take(&mut keeper.late)
+        };
         let evicted = gone.len();
         tell_left(gone);
+        late.iter().for_each(Circuit::catch_up);
         evicted
     }
 
     /// Evicts some of those that are idle, unless somebody else is at it.
     fn sweep_due(&self) {
         let mut gone = Vec::new();
+        let mut late = Vec::new();
         if let Ok(mut keeper) = self.keeper.try_lock() {
             self.map.sweep_due(&mut keeper, self.now(), self.idle_for, &mut gone);
+            late = mem::take(&mut keeper.late);
         }
         tell_left(gone);
+        late.iter().for_each(Circuit::catch_up);
     }
 
     fn keeper(&self) -> MutexGuard<'_, Keeper> {
@@ -413,7 +433,12 @@ impl Reports {
 
     /// The observers of a new circuit, the first of which is its place in the
     /// tally.
-    fn member(&self, tally: &Arc<Tally>, key: &Arc<str>) -> (Arc<Member>, Vec<Arc<dyn Observer>>) {
+    fn member(
+        &self,
+        tally: &Arc<Tally>,
+        first: State,
+        key: &Arc<str>,
+    ) -> (Arc<Member>, Vec<Arc<dyn Observer>>) {
         #[cfg(feature = "metrics")]
         let series =
             self.labelled.then(|| Arc::new(crate::metrics::Metrics::of_key(Arc::clone(key))));
@@ -422,6 +447,7 @@ impl Reports {
         let mut observers = Vec::with_capacity(1 + self.shared.len());
         let member = Arc::new(Member::join(
             tally,
+            first,
             #[cfg(feature = "metrics")]
             series.clone(),
         ));
@@ -552,7 +578,8 @@ impl KeyedCircuitsBuilder {
     ///
     /// # Errors
     ///
-    /// If a value is out of its range, or the parent has the group's name.
+    /// If a value is out of its range, the parent has the group's name, or the
+    /// template has a recorder, which records one circuit only.
     pub fn build(self) -> Result<KeyedCircuits, ConfigError> {
         let Self { capacity, idle_for, minimum_keys, template, .. } = self;
         if !(1..=MOST_KEYS).contains(&capacity) {
@@ -561,6 +588,11 @@ impl KeyedCircuitsBuilder {
         }
         if idle_for.is_zero() {
             return Err(ConfigError::new("idle_for", "0ns", "must be longer than zero"));
+        }
+        #[cfg(feature = "shadow")]
+        if template.is_recorded() {
+            let expected = "must be that of a single circuit, which is all it records";
+            return Err(ConfigError::new("recorder", "of a group's template", expected));
         }
         let by_share = self.max_open_share.is_some()
             || self.parent.as_ref().is_some_and(|(_, quorum)| quorum.is_share());

@@ -93,6 +93,9 @@ pub(super) struct Keeper {
     /// Nanoseconds: until when the sweeping is done.
     swept: u64,
     evict: usize,
+    /// Circuits that time alone has closed, to tell so by `catch_up` with the
+    /// lock released: until then they are counted as half-open.
+    pub(super) late: Vec<Circuit>,
 }
 
 impl Map {
@@ -171,6 +174,9 @@ impl Map {
             keeper.len -= gone.len() - before;
             gone[before..].iter().for_each(|entry| entry.member.leave());
         }
+        let shard = shard.read();
+        let late = shard.iter().filter(|entry| entry.circuit.has_closed_untold(now.instant));
+        keeper.late.extend(late.map(|entry| entry.circuit.clone()));
         looked
     }
 

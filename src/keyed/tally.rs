@@ -1,5 +1,7 @@
 //! How many circuits are in which state, kept by the circuits themselves.
 
+#[cfg(feature = "metrics")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -108,7 +110,7 @@ impl Tally {
     pub(super) fn overflow(&self) {
         self.overflowed.fetch_add(1, Ordering::Relaxed);
         #[cfg(feature = "metrics")]
-        self.metrics.overflowed();
+        report(|| self.metrics.overflowed());
     }
 
     /// Opens the parent if it is closed and enough are open.
@@ -142,8 +144,16 @@ impl Tally {
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
     pub(super) fn tell_moved(&self, from: Option<State>, to: Option<State>) {
         #[cfg(feature = "metrics")]
-        self.metrics.moved(from, to);
+        report(|| self.metrics.moved(from, to));
     }
+}
+
+/// Reports through a recorder that is somebody else's: one that panics harms
+/// nobody.
+#[cfg(feature = "metrics")]
+fn report(report: impl Fn()) {
+    // The hook has reported it; there is nobody else to tell.
+    let _ = catch_unwind(AssertUnwindSafe(report));
 }
 
 /// What a circuit is counted as.
@@ -165,15 +175,16 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// A place for a new circuit, yet to be told of.
+    /// A place for a new circuit, which starts in this state; yet to be told of.
     pub(super) fn join(
         tally: &Arc<Tally>,
+        state: State,
         #[cfg(feature = "metrics")] series: Option<Arc<Metrics>>,
     ) -> Self {
-        tally.moved(None, Some(State::Closed));
+        tally.moved(None, Some(state));
         Self {
             tally: Arc::clone(tally),
-            counted: Mutex::new(Counted::As(State::Closed)),
+            counted: Mutex::new(Counted::As(state)),
             #[cfg(feature = "metrics")]
             series,
         }
@@ -194,10 +205,10 @@ impl Member {
         let (Counted::As(state) | Counted::No(state)) = *self.lock();
         self.tally.tell_moved(Some(state), None);
         #[cfg(feature = "metrics")]
-        {
+        report(|| {
             self.tally.metrics.evicted();
             self.series.iter().for_each(|series| series.rest());
-        }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Counted> {

@@ -20,6 +20,9 @@ use super::{
     store::{Kept, Store},
 };
 
+/// How many bytes an announced length is believed to be.
+const MOST_IN_ADVANCE: usize = 64 * 1024;
+
 pin_project! {
     /// The body of a response from a [`StaleIfError`](crate::StaleIfError).
     ///
@@ -66,7 +69,8 @@ impl<B: Body> StaleIfErrorBody<B> {
             return Self::live(body);
         }
         copy.is_complete = hint.exact() == Some(0);
-        copy.bytes.reserve_exact(least);
+        // No more than a little on the word of a header: the rest as it comes.
+        copy.bytes.reserve_exact(least.min(MOST_IN_ADVANCE));
         Self { source: Source::Live { body, copy: Some(copy) } }
     }
 }
