@@ -112,7 +112,11 @@ impl Tuning {
         match self {
             Self::Slow(threshold) => builder.slow_calls(threshold, 0.5),
             Self::Ramp(over) => builder.ramp(over),
-            Self::Throttle => builder.no_failure_rate().throttle(Throttle::new(2.0)),
+            Self::Throttle => {
+                // Over two minutes, as in the book.
+                let book = Throttle::new(2.0).window(Duration::from_secs(120));
+                builder.no_failure_rate().throttle(book)
+            }
             Self::NotSustained => builder.sustained_for(Duration::ZERO),
             Self::FixedWait => builder.open_for(Backoff::fixed(Duration::from_secs(8))),
             Self::LongWait => builder.open_for(Backoff::fixed(Duration::from_secs(45))),
