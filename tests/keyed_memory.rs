@@ -78,7 +78,7 @@ fn any_number_of_keys_stays_within_bounds() {
     let each = held.bytes_max / CAPACITY;
     println!("{each} bytes a key of 20, {} without any", empty.bytes_current);
     // As the documentation of `capacity` says.
-    assert!(each <= 2_200, "{each} bytes a key");
+    assert!(each <= 2_300, "{each} bytes a key");
 
     // Keys too long to be kept are not.
     let held = measure(|| {
