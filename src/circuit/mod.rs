@@ -76,7 +76,7 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Role, Ticket},
+    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
     rules::{Cancellation, Rules},
@@ -605,7 +605,7 @@ impl Circuit {
     /// The call goes on, but its age says nothing any more.
     #[cfg(any(feature = "http", feature = "shadow"))]
     fn untrack(&self, ticket: &Ticket) {
-        if let Role::Tracked(_) = ticket.role() {
+        if ticket.is_tracked() {
             self.update(|machine, _, _| machine.untrack(ticket));
         }
     }

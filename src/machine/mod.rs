@@ -140,7 +140,12 @@ impl Ticket {
         self.kind == Kind::Call
     }
 
-    pub(crate) const fn role(&self) -> Role {
+    /// Whether its age counts while it lasts.
+    pub(crate) const fn is_tracked(&self) -> bool {
+        matches!(self.role(), Role::Tracked(_))
+    }
+
+    const fn role(&self) -> Role {
         match (self.kind, self.role & 3) {
             (Kind::Call, _) => Role::Call,
             (Kind::Special, 0) => Role::PassedOver,
@@ -152,7 +157,7 @@ impl Ticket {
 
 /// What a call is to the machine that admitted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+enum Role {
     /// The rules judge it.
     Call,
     /// The rules judge it, and its age while it lasts.
@@ -435,7 +440,7 @@ impl Machine {
 
     /// The call goes on, but its age says nothing any more.
     pub(crate) fn untrack(&mut self, ticket: &Ticket) {
-        if ticket.generation != self.generation {
+        if !ticket.is_tracked() || ticket.generation != self.generation {
             return;
         }
         if let (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), Role::Tracked(place)) =
