@@ -13,15 +13,24 @@ pub trait Ending<Response>: Copy + Debug + Sealed {
     /// What the caller gets.
     type Response;
 
-    /// Settles the permit, or sends it along with the response.
+    /// What goes along with it.
+    #[doc(hidden)]
+    type Rest;
+
+    /// Settles the permit, or takes it along. By reference: a response is large,
+    /// and moved once all of that is done.
     #[doc(hidden)]
     fn judged(
         self,
-        response: Response,
+        response: &Response,
         outcome: Outcome,
         reading: Reading,
         permit: &mut Permit,
-    ) -> Self::Response;
+    ) -> Self::Rest;
+
+    /// Passes an answer that was judged.
+    #[doc(hidden)]
+    fn wrap(self, response: Response, rest: Self::Rest) -> Self::Response;
 
     /// Passes an answer that no call has made.
     #[doc(hidden)]
@@ -36,16 +45,15 @@ impl Sealed for AtHead {}
 
 impl<Response> Ending<Response> for AtHead {
     type Response = Response;
+    type Rest = ();
 
-    #[inline]
-    fn judged(
-        self,
-        response: Response,
-        outcome: Outcome,
-        reading: Reading,
-        permit: &mut Permit,
-    ) -> Response {
+    #[inline(always)]
+    fn judged(self, _: &Response, outcome: Outcome, reading: Reading, permit: &mut Permit) {
         permit.settle(Some(outcome), reading);
+    }
+
+    #[inline(always)]
+    fn wrap(self, response: Response, (): ()) -> Response {
         response
     }
 

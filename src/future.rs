@@ -86,17 +86,23 @@ where
         let polled = call.poll(cx);
         mem::forget(unwinding);
 
-        // By branches: a response is large, and moved as seldom as can be.
-        let failed = match ready!(polled) {
-            Ok(response) => {
-                let (outcome, reading) = watch.judge(&response);
+        // Judged where it lies: a response is large, and moved as seldom as can be.
+        match &polled {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                let (outcome, reading) = watch.judge(response);
                 let permit = &mut watch.permit;
                 if !P::ANSWERS || outcome != Outcome::Failure {
-                    return Poll::Ready(Ok(ending.judged(response, outcome, reading, permit)));
+                    let rest = ending.judged(response, outcome, reading, permit);
+                    let Poll::Ready(Ok(response)) = polled else { unreachable!("it is") };
+                    return Poll::Ready(Ok(ending.wrap(response, rest)));
                 }
                 permit.settle(Some(outcome), reading);
-                Ok(response)
             }
+            Poll::Ready(Err(_)) => {}
+        }
+        let failed = match ready!(polled) {
+            Ok(response) => Ok(response),
             Err(error) => {
                 let error = P::hold(error);
                 let has_failed = watch.fail(&error);
@@ -108,7 +114,7 @@ where
             }
         };
         // The call is settled: what the fallback comes to is not its end.
-        match on_failure.answer(failed, watch.permit.circuit()) {
+        match on_failure.answer(failed, &watch.permit.circuit()) {
             Ok(answer) => this.state.as_mut().set(State::Answering { answer }),
             Err(failed) => {
                 return Poll::Ready(failed.map(|response| ending.unjudged(response)));
@@ -135,7 +141,7 @@ impl<F, A, C, P, T> fmt::Debug for ResponseFuture<F, A, C, P, T> {
 
 impl<C> Watch<C> {
     /// Has a response judged. It may not be the end of the call yet.
-    #[inline]
+    #[inline(always)]
     fn judge<Response>(&mut self, response: &Response) -> (Outcome, Reading)
     where
         C: Classify<Response>,
@@ -143,14 +149,23 @@ impl<C> Watch<C> {
         let Self { permit, classifier } = self;
         let reading = permit.read();
         let unwinding = FailIfUnwound(permit);
-        let outcome = classifier.classify(Ok(response), reading.latency.unwrap_or_default());
+        let outcome = classifier.classify(Ok(response), reading.latency().unwrap_or_default());
         if outcome != Outcome::Success {
-            if let Some(hint) = classifier.retry_after(response) {
-                unwinding.0.hint(hint);
-            }
+            Self::take_hint(classifier, response, unwinding.0);
         }
         mem::forget(unwinding);
         (outcome, reading)
+    }
+
+    /// Hears whether the dependency asks to be left alone.
+    #[cold]
+    fn take_hint<Response>(classifier: &C, response: &Response, permit: &mut Permit)
+    where
+        C: Classify<Response>,
+    {
+        if let Some(hint) = classifier.retry_after(response) {
+            permit.hint(hint);
+        }
     }
 
     /// Has an error judged, and ends the call. Whether there was no answer: it
@@ -166,7 +181,7 @@ impl<C> Watch<C> {
         let outcome = if never_got_there {
             Outcome::Ignored
         } else {
-            classifier.classify(Err(error), reading.latency.unwrap_or_default())
+            classifier.classify(Err(error), reading.latency().unwrap_or_default())
         };
         mem::forget(unwinding);
         permit.settle(Some(outcome), reading);

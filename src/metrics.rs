@@ -122,14 +122,26 @@ impl Metrics {
         }
     }
 
+    #[inline]
     fn handles(&self, circuit: &str) -> &Handles {
-        self.handles_in(State::Closed, circuit)
+        match self.handles.get() {
+            Some(handles) => handles,
+            None => self.handles_in(State::Closed, circuit),
+        }
     }
 
     /// The handles; `state` is shown if the circuit is not known yet, for it may
     /// have started in any.
+    #[cold]
     fn handles_in(&self, state: State, circuit: &str) -> &Handles {
         self.handles.get_or_init(|| Handles::new(state, circuit, &self.scope))
+    }
+
+    fn duration(&self, circuit: &str) -> &Histogram {
+        self.duration.get_or_init(|| {
+            let labels = self.scope.labels(circuit, []);
+            histogram!("circuit_breaker_call_duration_seconds", labels)
+        })
     }
 }
 
@@ -157,10 +169,7 @@ impl Observer for Metrics {
             handles.slow_calls.increment(1);
         }
         if let Some(latency) = call.latency {
-            let labels = || self.scope.labels(call.circuit, []);
-            self.duration
-                .get_or_init(|| histogram!("circuit_breaker_call_duration_seconds", labels()))
-                .record(latency);
+            self.duration(call.circuit).record(latency);
         }
     }
 

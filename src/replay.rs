@@ -6,11 +6,7 @@
 //! the order they had, as far as it was recorded. The engine is that of a
 //! shadow.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     cause::Cause,
@@ -21,6 +17,7 @@ use crate::{
     outcome::Outcome,
     state::State,
     tape::{Event, Recording},
+    time::Time,
 };
 
 impl Recording {
@@ -211,14 +208,12 @@ impl Replay {
             }
             match event {
                 Event::Call(ended) => {
-                    let reading = Reading {
-                        latency: ended.latency.map(Duration::from_nanos),
-                        now: Some(self.instant(at)),
-                    };
+                    let latency = ended.latency.map(Duration::from_nanos);
+                    let reading = Reading::new(latency, Some(time(at)));
                     self.end(call, ended.outcome, reading);
                     call += 1;
                 }
-                Event::Refusal => self.shadow.unknown(self.instant(at)),
+                Event::Refusal => self.shadow.unknown(time(at)),
                 Event::Change { .. } => {}
             }
         }
@@ -226,7 +221,7 @@ impl Replay {
     }
 
     fn come_early(&mut self, event: &Early) {
-        let at = self.instant(event.when.0);
+        let at = time(event.when.0);
         let follower = self.running.get(event.call);
         match (&event.what, follower) {
             (What::Begins, _) => self.running.put(event.call, self.shadow.begin(at)),
@@ -280,10 +275,10 @@ impl Replay {
             open_for: told.open_for,
         }
     }
+}
 
-    fn instant(&self, nanos: u64) -> Instant {
-        self.birth.after(Duration::from_nanos(nanos))
-    }
+fn time(nanos: u64) -> Time {
+    Time::from_elapsed(Duration::from_nanos(nanos))
 }
 
 /// Everything that came before the record it is told in, in order.

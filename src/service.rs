@@ -153,6 +153,31 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
         ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
     }
 
+    /// Calls, if the circuit grants it after all.
+    #[inline(never)]
+    fn ask<Request>(
+        &mut self,
+        request: Request,
+        measured: bool,
+    ) -> ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>
+    where
+        S: Service<Request>,
+        C: Clone,
+        O: OnOpen<Request, S::Response, S::Error>,
+        T: Copy,
+    {
+        let open = match self.deferred.take() {
+            // The inner service was not asked whether it is ready, so it must
+            // not be called even if the wait has ended since.
+            Some(rejection) => self.circuit.refuse_deferred(rejection),
+            None => match self.circuit.ask(measured) {
+                Ok(permit) => return self.pass(request, permit),
+                Err(open) => open,
+            },
+        };
+        self.refuse(request, open, &self.circuit)
+    }
+
     /// Answers for a call that the circuit refused.
     #[cold]
     pub(crate) fn refuse<Request>(
@@ -214,16 +239,13 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        if let Some(rejection) = self.deferred.take() {
-            // The inner service was not asked whether it is ready, so it must
-            // not be called even if the wait has ended since.
-            let open = self.circuit.refuse_deferred(rejection);
-            return self.refuse(request, open, &self.circuit);
+        let measured = self.classifier.judges_latency();
+        if self.deferred.is_none() {
+            if let Some(permit) = self.circuit.pass(measured) {
+                return self.pass(request, permit);
+            }
         }
-        match self.circuit.acquire(self.classifier.judges_latency()) {
-            Ok(permit) => self.pass(request, permit),
-            Err(open) => self.refuse(request, open, &self.circuit),
-        }
+        self.ask(request, measured)
     }
 }
 

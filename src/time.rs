@@ -12,6 +12,9 @@ pub(crate) struct Time(u64);
 impl Time {
     pub(crate) const ZERO: Self = Self(0);
 
+    /// The last instant.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     /// The time on the clock: at most the last instant but one.
     pub(crate) fn from_elapsed(elapsed: Duration) -> Self {
         Self(nanos(elapsed).min(u64::MAX - 1))
@@ -36,7 +39,13 @@ impl Time {
 
     /// How long ago `earlier` was; zero if it is yet to come.
     pub(crate) const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.nanos_since(earlier))
+    }
+
+    /// The same, in nanoseconds.
+    #[inline]
+    pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 
@@ -44,8 +53,12 @@ impl Time {
 #[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
     const SECOND: u64 = 1_000_000_000;
-    let seconds = duration.as_secs().checked_mul(SECOND);
-    seconds.and_then(|s| s.checked_add(duration.subsec_nanos().into())).unwrap_or(u64::MAX)
+    const MOST: u64 = u64::MAX / SECOND;
+    if duration.as_secs() >= MOST {
+        // Within a second of the most there can be.
+        return u64::MAX;
+    }
+    duration.as_secs() * SECOND + u64::from(duration.subsec_nanos())
 }
 
 #[cfg(test)]

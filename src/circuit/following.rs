@@ -1,9 +1,6 @@
 //! The wire from a live circuit to its shadows and its recorder.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     config::Config,
@@ -11,12 +8,11 @@ use super::{
     recorder::{Recorder, TapedCall},
     shadow::{Birth, Follower, Shadow},
 };
-use crate::outcome::Outcome;
+use crate::{outcome::Outcome, time::Time};
 
 /// Who follows a circuit's calls from their beginning.
 #[derive(Debug)]
 pub(super) struct Followers {
-    born: Instant,
     shadows: Vec<Shadow>,
     recorder: Option<Recorder>,
 }
@@ -26,7 +22,7 @@ pub(super) struct Followers {
 pub(super) struct Following {
     followers: Vec<Follower>,
     ties: u64,
-    hint: Option<(Instant, Duration)>,
+    hint: Option<(Time, Duration)>,
 }
 
 impl Following {
@@ -52,7 +48,7 @@ impl Followers {
         };
         let shadows: Vec<_> = std::mem::take(&mut config.shadows).into_iter().map(shadow).collect();
         let followed = recorder.is_some() || !shadows.is_empty();
-        followed.then(|| Box::new(Self { born: birth.at, shadows, recorder }))
+        followed.then(|| Box::new(Self { shadows, recorder }))
     }
 
     pub(super) fn shadows(&self) -> &[Shadow] {
@@ -61,9 +57,9 @@ impl Followers {
 
     /// A call begins. Returns what there is to remember, which with a recorder
     /// alone is nothing as a rule.
-    pub(super) fn begin(&self, at: Instant) -> Option<Box<Following>> {
+    pub(super) fn begin(&self, at: Time) -> Option<Box<Following>> {
         let recorder = self.recorder.as_ref();
-        let ties = recorder.map_or(0, |recorder| recorder.ties_at(self.since_birth(at)));
+        let ties = recorder.map_or(0, |recorder| recorder.ties_at(at.elapsed()));
         if ties == 0 && self.shadows.is_empty() {
             return None;
         }
@@ -75,7 +71,7 @@ impl Followers {
     pub(super) fn hint(
         &self,
         following: &mut Option<Box<Following>>,
-        at: Instant,
+        at: Time,
         retry_after: Duration,
     ) {
         let following = following.get_or_insert_default();
@@ -87,37 +83,33 @@ impl Followers {
     pub(super) fn end(
         &self,
         following: Option<Box<Following>>,
-        began: Instant,
-        ended: Instant,
+        began: Time,
+        ended: Time,
         outcome: Option<Outcome>,
         latency: Option<Duration>,
     ) {
         let Following { followers, ties, hint } = following.map(|it| *it).unwrap_or_default();
-        let reading = Reading { latency, now: Some(ended) };
+        let reading = Reading::new(latency, Some(ended));
         for (shadow, follower) in self.shadows.iter().zip(followers) {
             shadow.end(follower, outcome, reading);
         }
         if let Some(recorder) = &self.recorder {
             recorder.call(TapedCall {
-                began: self.since_birth(began),
-                ended: self.since_birth(ended),
+                began: began.elapsed(),
+                ended: ended.elapsed(),
                 outcome,
                 latency,
                 ties,
-                hint: hint.map(|(at, wait)| (self.since_birth(at), wait)),
+                hint: hint.map(|(at, wait)| (at.elapsed(), wait)),
             });
         }
     }
 
     /// A call was refused.
-    pub(super) fn refused(&self, at: Instant) {
+    pub(super) fn refused(&self, at: Time) {
         self.shadows.iter().for_each(|shadow| shadow.unknown(at));
         if let Some(recorder) = &self.recorder {
-            recorder.refusal(self.since_birth(at));
+            recorder.refusal(at.elapsed());
         }
-    }
-
-    fn since_birth(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.born)
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::{Circuit, Shared, sleep::Sleep, sync::Mutex};
+use super::{Circuit, shared::Shared, sleep::Sleep, sync::Mutex};
 use crate::{backoff::Noise, config_error::ConfigError, machine::Due, time::nanos};
 
 /// A check of the dependency's health that the circuit runs while it is open:
@@ -196,8 +196,8 @@ impl Circuit {
     /// Outside a tokio runtime.
     pub fn run_health_check(&self, check: HealthCheck) -> Result<(), ConfigError> {
         check.validate()?;
-        let id = self.update(|machine, now, facts| machine.hold(check.interval, now, facts));
-        let hold = Hold { circuit: Arc::downgrade(&self.0), id };
+        let id = self.0.update(|machine, now, facts| machine.hold(check.interval, now, facts));
+        let hold = Hold { circuit: self.0.downgrade(), id };
         let task = tokio::spawn(watch(hold, check)).abort_handle();
         self.0.health_check.replace(id, task);
         Ok(())
@@ -206,7 +206,7 @@ impl Circuit {
     /// Ends the health check, if one runs: calls probe again as without.
     pub fn stop_health_check(&self) {
         self.0.health_check.stop();
-        self.update(|machine, now, facts| machine.release(None, now, facts));
+        self.0.update(|machine, now, facts| machine.release(None, now, facts));
     }
 }
 
@@ -256,7 +256,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(circuit) = self.circuit.upgrade() {
             let id = Some(self.id);
-            Circuit(circuit).update(|machine, now, facts| machine.release(id, now, facts));
+            circuit.update(|machine, now, facts| machine.release(id, now, facts));
         }
     }
 }
@@ -274,9 +274,10 @@ async fn watch(hold: Hold, check: HealthCheck) {
         if results.len() > check.of as usize {
             results.pop_front();
         }
-        let Some(circuit) = hold.circuit.upgrade().map(Circuit) else { return };
-        last = Some((generation, super::clock::add(circuit.instant(), check.pause(noise.draw()))));
-        circuit.0.tell_health_check(passed);
+        let Some(circuit) = hold.circuit.upgrade() else { return };
+        last =
+            Some((generation, super::clock::add(circuit.clock.now(), check.pause(noise.draw()))));
+        circuit.tell_health_check(passed);
         // At most the number of checks, which is a u32.
         let successes = results.iter().filter(|passed| **passed).count() as u32;
         if successes >= check.successes {
@@ -295,10 +296,10 @@ async fn watch(hold: Hold, check: HealthCheck) {
 /// Runs the check once. `None`: the circuit is gone.
 async fn run(hold: &Hold, check: &HealthCheck) -> Option<bool> {
     let mut timeout = {
-        let circuit = Circuit(hold.circuit.upgrade()?);
+        let circuit = hold.circuit.upgrade()?;
         // What does not fit into nanoseconds is for ever, and no instant.
         let timeout = Duration::from_nanos(nanos(check.timeout));
-        circuit.sleep_until(super::clock::add(circuit.instant(), timeout))
+        circuit.clock.sleep_until(super::clock::add(circuit.clock.now(), timeout))
     };
     // A panic in there is reported by the panic hook, and a failure here.
     let Ok(mut checking) = catch_unwind(AssertUnwindSafe(|| (check.check)())) else {
@@ -332,7 +333,7 @@ impl Future for NextCheck<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         loop {
-            let Some(circuit) = this.hold.circuit.upgrade().map(Circuit) else {
+            let Some(circuit) = this.hold.circuit.upgrade() else {
                 return Poll::Ready(None);
             };
             let mut replaced = None;
@@ -354,7 +355,7 @@ impl Future for NextCheck<'_> {
                 let (key, former) = core.wakers.register(this.key, waker);
                 this.key = Some(key);
                 replaced = former;
-                Err(due.map(|(_, at)| circuit.0.instant(at)))
+                Err(due.map(|(_, at)| circuit.instant(at)))
             });
             // Outside the lock.
             drop(replaced);
@@ -365,7 +366,7 @@ impl Future for NextCheck<'_> {
                     return Poll::Pending;
                 }
                 Err(Some(at)) => {
-                    let sleep = this.sleep.insert(circuit.sleep_until(at));
+                    let sleep = this.sleep.insert(circuit.clock.sleep_until(at));
                     if Pin::new(sleep).poll(cx).is_pending() {
                         return Poll::Pending;
                     }
@@ -378,7 +379,7 @@ impl Future for NextCheck<'_> {
 impl Drop for NextCheck<'_> {
     fn drop(&mut self) {
         if let (Some(key), Some(circuit)) = (self.key, self.hold.circuit.upgrade()) {
-            Circuit(circuit).forget_waiter(key);
+            circuit.forget_waiter(key);
         }
     }
 }

@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    ASK, Circuit, CircuitOpen, Config, KIND, KIND_BITS, OPEN, Ordering, Permit, Reading, is_closed,
-    looks_closed,
-};
+use super::{Circuit, CircuitOpen, Config, Permit, Reading, lane::Lane, sync::Ordering};
 use crate::{
     cause::Cause, machine::Rejection, outcome::Outcome, start::Start, state::State, time::Time,
 };
@@ -29,30 +26,32 @@ pub(crate) enum Standing {
 }
 
 impl Circuit {
-    /// Turns a handle into a permit, if the gate alone can grant it.
+    /// The first half of a permit, if the gate lets everybody in: to be had
+    /// under a lock, because it is told to nobody.
     #[inline]
-    pub(crate) fn into_permit(self, measured: bool) -> Result<Permit, Self> {
-        let gate = self.0.gate.0.load(Ordering::Acquire);
-        if is_closed(gate) { Ok(self.pass(gate, measured)) } else { Err(self) }
+    pub(crate) fn admission(&self) -> Option<Admission> {
+        let gate = self.0.gate.0.load();
+        let generation = gate.generation();
+        gate.is_closed().then(|| Admission { lane: Arc::clone(self.0.lane()), generation })
     }
 
     /// Whether it lets everybody in, as far as one look can tell, and no
     /// operator has a say.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        looks_closed(self.0.gate.0.load(Ordering::Acquire))
+        self.0.gate.0.load().looks_closed()
     }
 
     /// Whether it is closed, throttling or not, and no operator has a say. Not
     /// under a lock: time may have something done that others are told of.
     pub(crate) fn is_left_closed(&self) -> bool {
-        match self.0.gate.0.load(Ordering::Acquire) {
-            gate if gate & KIND == ASK => self.update(|machine, now, facts| {
+        match self.0.gate.0.load() {
+            gate if gate.asks() => self.0.update(|machine, now, facts| {
                 let _ = machine.look(now, facts);
                 let view = machine.view(now);
                 view.state == State::Closed && view.active_override.is_none()
             }),
-            gate => looks_closed(gate),
+            gate => gate.looks_closed(),
         }
     }
 
@@ -68,13 +67,13 @@ impl Circuit {
 
     /// Refuses a call for a reason of the group's.
     pub(crate) fn turn_away(&self) -> CircuitOpen {
-        self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
-        self.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
+        self.count_rejection();
+        self.0.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
     }
 
     /// Opens it for a reason of the group's, if it is closed.
     pub(crate) fn open_because(&self, cause: Cause) {
-        self.update(|machine, now, facts| {
+        self.0.update(|machine, now, facts| {
             if machine.state() == State::Closed {
                 machine.trip(cause, now, facts);
             }
@@ -83,30 +82,30 @@ impl Circuit {
 
     /// Whether somebody besides its keeper has a handle or a permit.
     pub(crate) fn is_held(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+        self.0.is_held()
     }
 
     /// Whether time alone has closed it, and nobody was told.
     pub(crate) fn has_closed_untold(&self, now: Instant) -> bool {
-        let gate = self.0.gate.0.load(Ordering::Acquire);
-        gate & KIND == ASK && {
-            let view = self.0.lock().machine.view(self.time(now));
-            view.state == State::Closed && view.generation != gate >> KIND_BITS
+        let gate = self.0.gate.0.load();
+        gate.asks() && {
+            let view = self.0.lock().machine.view(self.0.time(now));
+            view.state == State::Closed && view.generation != gate.generation()
         }
     }
 
     /// Tells of what time alone has done. Not under a lock.
     pub(crate) fn catch_up(&self) {
-        self.update(|machine, now, facts| {
+        self.0.update(|machine, now, facts| {
             let _ = machine.look(now, facts);
         });
     }
 
     /// How much would be lost with it.
     pub(crate) fn standing(&self, now: Instant) -> Standing {
-        let now = self.time(now);
-        let gate = self.0.gate.0.load(Ordering::Acquire);
-        if gate & KIND == OPEN {
+        let now = self.0.time(now);
+        let gate = self.0.gate.0.load();
+        if gate.is_open() {
             let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
             if now < until {
                 return Standing::Needed;
@@ -129,6 +128,20 @@ impl Circuit {
                 _ => Standing::Due(None),
             },
         }
+    }
+}
+
+/// The first half of a permit.
+pub(crate) struct Admission {
+    lane: Arc<Lane>,
+    generation: u64,
+}
+
+impl Admission {
+    /// The whole of it.
+    #[inline]
+    pub(crate) fn permit(self, measured: bool) -> Permit {
+        self.lane.permit(self.generation, measured)
     }
 }
 
@@ -170,9 +183,9 @@ impl Permit {
     #[inline]
     pub(super) fn end_joined(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(mut joined) = self.joined.take() {
-            let latency = reading.latency.filter(|_| joined.is_measured());
             // Its clock may be another.
-            joined.settle(outcome, Reading { latency, now: None });
+            let reading = if joined.is_measured() { reading.of_the_head() } else { Reading::NONE };
+            joined.settle(outcome, reading);
         }
     }
 }

@@ -3,27 +3,18 @@
 //!
 //! This floor has the only locks and atomics of the crate, and knows neither
 //! Tower nor HTTP.
-//!
-//! # The gate
-//!
-//! One atomic word says what may be done without asking the machine: its three
-//! low bits are the kind of [`Gate`], the rest is the generation. It is written
-//! only under the lock, after the machine has changed. Admission on a closed
-//! circuit is one load of it. A success whose generation matches a *clean*
-//! gate (the window is full and holds nothing but good calls) would leave the
-//! machine as it is, so it is only counted. A rejection needs the word and the
-//! end of the wait, which is written before the word and only grows while the
-//! circuit is open.
 
 mod circuit_open;
 mod clock;
 mod config;
 #[cfg(feature = "shadow")]
 mod following;
+mod gate;
 #[cfg(feature = "health-check")]
 mod health_check;
 #[cfg(feature = "keyed")]
 mod keeping;
+mod lane;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
@@ -32,6 +23,7 @@ mod permit;
 mod recorder;
 #[cfg(feature = "shadow")]
 mod shadow;
+mod shared;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
@@ -40,17 +32,17 @@ mod sync;
 mod waiter;
 
 use std::{
-    collections::{VecDeque, hash_map::RandomState},
+    collections::hash_map::RandomState,
     fmt,
     hash::{BuildHasher, Hasher},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 #[cfg(feature = "health-check")]
 pub use self::health_check::HealthCheck;
 #[cfg(feature = "keyed")]
-pub(crate) use self::keeping::Standing;
+pub(crate) use self::keeping::{Admission, Standing};
 #[cfg(feature = "test-util")]
 pub use self::manual_clock::ManualClock;
 #[cfg(feature = "shadow")]
@@ -66,8 +58,10 @@ pub use self::{
     snapshot::{Snapshot, WindowSnapshot},
 };
 use self::{
-    observer::Observers,
-    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    gate::{GateWord, Word},
+    lane::{AllCounters, Lanes},
+    shared::{Alone, Core, Shared},
+    sync::{AtomicU64, Mutex, Ordering},
 };
 #[cfg(feature = "shadow")]
 pub use self::{
@@ -76,13 +70,13 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
-    outcome::{CallEnd, FallbackEnd, Outcome},
+    machine::{Facts, Gate, Machine, Rejection},
+    outcome::FallbackEnd,
     overrides::Override,
-    rules::{Cancellation, Rules},
+    rules::Cancellation,
     start::Start,
     state::State,
-    time::Time,
+    time::{Time, nanos},
 };
 
 /// A circuit breaker: a handle, cheap to clone; clones are the same circuit.
@@ -105,55 +99,7 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Circuit(Arc<Shared>);
-
-struct Shared {
-    gate: Alone<AtomicU64>,
-    /// Nanoseconds: when the wait of the last opening is over.
-    open_until: AtomicU64,
-    counters: Alone<Counters>,
-    core: Mutex<Core>,
-    name: Arc<str>,
-    /// Which of its group it is.
-    key: Option<Arc<str>>,
-    clock: Clock,
-    born: Instant,
-    observers: Observers,
-    slow_after: Option<Duration>,
-    judges_drops: bool,
-    measures_latency: bool,
-    #[cfg(feature = "health-check")]
-    health_check: health_check::Running,
-    #[cfg(feature = "shadow")]
-    followers: Option<Box<following::Followers>>,
-}
-
-/// What is counted without the machine: by many at once, but mostly only one
-/// of them at a time, so they share a cache line.
-struct Counters {
-    /// Successes that passed the clean gate.
-    passed: AtomicU64,
-    /// Rejections at the open one.
-    rejected: AtomicU64,
-    /// Fallbacks by how they ended.
-    fallbacks: [AtomicU64; 3],
-}
-
-/// A cache line (two, where the processor fetches pairs) for one value.
-#[repr(align(128))]
-struct Alone<T>(T);
-
-struct Core {
-    machine: Machine,
-    /// What the gate shows.
-    published: u64,
-    #[cfg(feature = "tokio")]
-    wakers: waiter::Wakers,
-    /// What happened and nobody was told of yet.
-    untold: VecDeque<Fact>,
-    /// Whether somebody is telling, so that there is one order.
-    telling: bool,
-}
+pub struct Circuit(Arc<Lanes>);
 
 impl Circuit {
     /// A closed circuit.
@@ -212,7 +158,7 @@ impl Circuit {
             Gate::Open { until } => until.as_nanos(),
             _ => 0,
         };
-        let gate = word(machine.generation(), machine.gate());
+        let gate = Word::new(machine.generation(), machine.gate());
         let core = Core {
             machine,
             published: gate,
@@ -222,28 +168,26 @@ impl Circuit {
             untold: facts.happened.into(),
             telling: false,
         };
-        Self(Arc::new(Shared {
-            gate: Alone(AtomicU64::new(gate)),
+        let shared = Shared {
+            gate: Alone(GateWord::new(gate)),
             open_until: AtomicU64::new(open_until),
-            counters: Alone(Counters {
-                passed: AtomicU64::new(0),
-                rejected: AtomicU64::new(0),
-                fallbacks: [0; 3].map(AtomicU64::new),
-            }),
+            counters: AllCounters::new(),
+            fallbacks: [0; 3].map(AtomicU64::new),
             core: Mutex::new(core),
             name,
             key,
             clock,
             born,
             observers,
-            slow_after,
+            slow_after: slow_after.map_or(u64::MAX, nanos),
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
             #[cfg(feature = "shadow")]
             followers,
-        }))
+        };
+        Self(Lanes::of(Arc::new(shared)))
     }
 
     /// The name it was configured with.
@@ -263,16 +207,16 @@ impl Circuit {
     /// Reading changes nothing. Open turns into half-open when a call is
     /// admitted, not before.
     pub fn state(&self) -> State {
-        match self.0.gate.0.load(Ordering::Acquire) {
-            gate if looks_closed(gate) => State::Closed,
-            gate if gate & KIND == OPEN => State::Open,
-            _ => self.0.lock().machine.view(self.now()).state,
+        match self.0.gate.0.load() {
+            gate if gate.looks_closed() => State::Closed,
+            gate if gate.is_open() => State::Open,
+            _ => self.0.lock().machine.view(self.0.now()).state,
         }
     }
 
     /// The circuit at this instant. Changes nothing.
     pub fn snapshot(&self) -> Snapshot {
-        let now = self.now();
+        let now = self.0.now();
         let (view, window) = {
             let core = self.0.lock();
             let view = core.machine.view(now);
@@ -280,9 +224,9 @@ impl Circuit {
             (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
         let mut totals = view.totals;
-        totals.success += self.0.counters.0.passed.load(Ordering::Relaxed);
-        totals.rejected += self.0.counters.0.rejected.load(Ordering::Relaxed);
-        let fallbacks = |end| self.0.counters.0.fallbacks[end as usize].load(Ordering::Relaxed);
+        totals.success += self.0.counters.sum(|counters| &counters.passed);
+        totals.rejected += self.0.counters.sum(|counters| &counters.rejected);
+        let fallbacks = |end| self.0.fallbacks[end as usize].load(Ordering::Relaxed);
         totals.fallback_answered = fallbacks(FallbackEnd::Answered);
         totals.fallback_failed = fallbacks(FallbackEnd::Failed);
         totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
@@ -330,59 +274,61 @@ impl Circuit {
     /// assert_eq!(circuit.state(), State::Closed);
     /// ```
     pub fn trip(&self) {
-        self.update(|machine, now, facts| machine.trip(Cause::Tripped, now, facts));
+        self.0.update(|machine, now, facts| machine.trip(Cause::Tripped, now, facts));
     }
 
     /// Closes it, with everything empty and the wait at its first step. Calls
     /// in flight will change nothing. Overrides and totals stay.
     pub fn reset(&self) {
-        self.update(Machine::reset);
+        self.0.update(Machine::reset);
     }
 
     /// Lays an operator's decision over the machine's, in place of the one
     /// there was.
     pub fn set_override(&self, over: Override) {
-        self.update(|machine, now, facts| machine.set_override(over, now, facts));
+        self.0.update(|machine, now, facts| machine.set_override(over, now, facts));
     }
 
     /// Lifts the override, if there is one: the machine decides again.
     pub fn clear_override(&self) {
-        self.update(Machine::clear_override);
+        self.0.update(Machine::clear_override);
     }
 
     /// The candidates that watch its calls, in the order of
     /// [`ConfigBuilder::shadow`].
     #[cfg(feature = "shadow")]
     pub fn shadows(&self) -> &[Shadow] {
-        self.followers().map_or(&[], following::Followers::shadows)
+        self.0.followers().map_or(&[], following::Followers::shadows)
     }
 
     /// Asks for the right to one call, which is measured if `measured` or if
     /// the circuit needs it.
     #[inline]
     pub(crate) fn acquire(&self, measured: bool) -> Result<Permit, CircuitOpen> {
-        let gate = self.0.gate.0.load(Ordering::Acquire);
-        if is_closed(gate) {
-            Ok(self.clone().pass(gate, measured))
-        } else {
-            self.ask(gate, measured)
+        match self.pass(measured) {
+            Some(permit) => Ok(permit),
+            None => self.ask(measured),
         }
     }
 
-    /// A permit by a gate that lets everybody in.
-    #[inline]
-    fn pass(self, gate: u64, measured: bool) -> Permit {
-        let ticket = Ticket::call(gate >> KIND_BITS);
-        let started = (measured || self.0.measures_latency).then(|| self.instant());
-        Permit::new(self, ticket, started)
+    /// A permit, if the gate lets everybody in.
+    #[inline(always)]
+    pub(crate) fn pass(&self, measured: bool) -> Option<Permit> {
+        let gate = self.0.gate.0.load();
+        if gate.is_closed() {
+            Some(Arc::clone(self.0.lane()).permit(gate.generation(), measured))
+        } else {
+            None
+        }
     }
 
-    /// Asks where the gate did not answer, unless it did: it may be open.
-    fn ask(&self, gate: u64, measured: bool) -> Result<Permit, CircuitOpen> {
-        if gate & KIND == OPEN {
+    /// Asks where the gate does not let everybody in.
+    #[inline(never)]
+    pub(crate) fn ask(&self, measured: bool) -> Result<Permit, CircuitOpen> {
+        if self.0.gate.0.load().is_open() {
             if let Err(rejection) = self.pass_open_gate() {
-                self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
-                return Err(self.refuse(rejection));
+                self.count_rejection();
+                return Err(self.0.refuse(rejection));
             }
         }
         self.ask_machine(true, measured)
@@ -391,32 +337,35 @@ impl Circuit {
     /// Asks the machine, obeyed or not.
     fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
         let (now, admitted) =
-            self.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
+            self.0.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
         match admitted {
             Ok(ticket) => {
                 let measured = measured || self.0.measures_latency;
-                let started = measured.then(|| self.0.instant(now));
-                Ok(Permit::new(self.clone(), ticket, started))
+                let started = if measured { now } else { Time::NEVER };
+                Ok(Permit::new(Arc::clone(self.0.lane()), ticket, started))
             }
-            Err(rejection) => Err(self.refuse(rejection)),
+            Err(rejection) => Err(self.0.refuse(rejection)),
         }
     }
 
-    /// Asks for the right to a call that begins at `at`. Nobody follows it.
+    /// Counts a refusal that the machine does not hear of.
+    fn count_rejection(&self) {
+        self.0.lane().counters.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks for the right to a call that begins `now`. Nobody follows it.
     #[cfg(feature = "shadow")]
-    fn acquire_at(&self, at: Instant) -> Result<Permit, CircuitOpen> {
-        let now = self.time(at);
-        match self.update_at(now, |core, now, facts| core.machine.acquire(true, now, facts)) {
-            Ok(ticket) => Ok(Permit::new(self.clone(), ticket, Some(at))),
-            Err(rejection) => Err(self.refuse(rejection)),
+    fn acquire_at(&self, now: Time) -> Result<Permit, CircuitOpen> {
+        match self.0.update_at(now, |core, now, facts| core.machine.acquire(true, now, facts)) {
+            Ok(ticket) => Ok(Permit::new(Arc::clone(self.0.lane()), ticket, now)),
+            Err(rejection) => Err(self.0.refuse(rejection)),
         }
     }
 
-    /// Whether a permit would be granted at `at`.
+    /// Whether a permit would be granted `now`.
     #[cfg(feature = "shadow")]
-    fn admits_at(&self, at: Instant) -> bool {
-        let now = self.time(at);
-        self.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
+    fn admits_at(&self, now: Time) -> bool {
+        self.0.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
     }
 
     /// Whether a permit would be granted now, without taking one. The refusal
@@ -425,7 +374,7 @@ impl Circuit {
     pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
         match self.look(true) {
             Ok(()) => Ok(()),
-            Err(rejection) => Err(self.refuse(rejection)),
+            Err(rejection) => Err(self.0.refuse(rejection)),
         }
     }
 
@@ -440,8 +389,8 @@ impl Circuit {
     /// stuck behind calls that hang.
     #[cfg(feature = "tokio")]
     pub(crate) fn look_for_hangs(&self) -> Result<(), Rejection> {
-        match self.0.gate.0.load(Ordering::Acquire) {
-            gate if is_closed(gate) => Ok(()),
+        match self.0.gate.0.load() {
+            gate if gate.is_closed() => Ok(()),
             gate => self.look_closer(gate, false),
         }
     }
@@ -451,12 +400,12 @@ impl Circuit {
     pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
         let rejection = match self.look(true) {
             Ok(()) => {
-                self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
+                self.count_rejection();
                 Rejection { retry_after: Some(Duration::ZERO), ..ahead }
             }
             Err(rejection) => rejection,
         };
-        self.refuse(rejection)
+        self.0.refuse(rejection)
     }
 
     /// Whether a permit would be granted now; if not, the task is registered
@@ -470,10 +419,10 @@ impl Circuit {
         back: Option<Instant>,
         waker: std::task::Waker,
     ) -> Result<(), (u64, Option<Instant>)> {
-        if looks_closed(self.0.gate.0.load(Ordering::Acquire)) {
+        if self.0.gate.0.load().looks_closed() {
             return Ok(());
         }
-        let refused = self.update_core(|core, now, facts| {
+        let refused = self.0.update_core(|core, now, facts| {
             core.machine.look(now, facts).map_err(|rejection| {
                 let earlier = back.filter(|back| self.0.instant(now) < *back);
                 if earlier.is_none() {
@@ -497,35 +446,23 @@ impl Circuit {
         key
     }
 
-    #[cfg(feature = "tokio")]
-    fn forget_waiter(&self, key: u64) {
-        let removed = self.0.lock().wakers.remove(key);
-        // Outside the lock: it may be the last of its task.
-        drop(removed);
-    }
-
-    #[cfg(feature = "tokio")]
-    fn sleep_until(&self, deadline: Instant) -> sleep::Sleep {
-        self.0.clock.sleep_until(deadline)
-    }
-
     #[inline]
     fn look(&self, counted: bool) -> Result<(), Rejection> {
-        let gate = self.0.gate.0.load(Ordering::Acquire);
-        if looks_closed(gate) { Ok(()) } else { self.look_closer(gate, counted) }
+        let gate = self.0.gate.0.load();
+        if gate.looks_closed() { Ok(()) } else { self.look_closer(gate, counted) }
     }
 
     #[cold]
-    fn look_closer(&self, gate: u64, counted: bool) -> Result<(), Rejection> {
-        if gate & KIND == OPEN {
+    fn look_closer(&self, gate: Word, counted: bool) -> Result<(), Rejection> {
+        if gate.is_open() {
             if let Err(rejection) = self.pass_open_gate() {
                 if counted {
-                    self.0.counters.0.rejected.fetch_add(1, Ordering::Relaxed);
+                    self.count_rejection();
                 }
                 return Err(rejection);
             }
         }
-        self.update(|machine, now, facts| {
+        self.0.update(|machine, now, facts| {
             machine.look(now, facts).inspect_err(|_| {
                 if counted {
                     machine.count_rejection();
@@ -536,7 +473,7 @@ impl Circuit {
 
     /// Whether the wait of an open gate, just seen, is over.
     fn pass_open_gate(&self) -> Result<(), Rejection> {
-        let now = self.now();
+        let now = self.0.now();
         let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
         if now >= until {
             return Ok(());
@@ -545,240 +482,10 @@ impl Circuit {
         Err(Rejection { state: State::Open, percent: None, retry_after })
     }
 
-    fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.0.name), self.0.key.clone(), rejection);
-        #[cfg(feature = "shadow")]
-        if let Some(followers) = self.followers() {
-            followers.refused(self.instant());
-        }
-        self.0.observers.tell(|observer| observer.on_rejection(&open));
-        open
-    }
-
     /// Counts what a fallback came to.
     pub(crate) fn fell_back(&self, end: FallbackEnd) {
-        self.0.counters.0.fallbacks[end as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.fallbacks[end as usize].fetch_add(1, Ordering::Relaxed);
         self.0.observers.tell(|observer| observer.on_fallback(&self.0.name, end));
-    }
-
-    /// Takes a permit back.
-    #[inline]
-    fn settle(&self, ticket: Ticket, outcome: Option<Outcome>, reading: Reading) {
-        let Reading { latency, now } = reading;
-        let shared = &*self.0;
-        let judged = outcome.is_some() || shared.judges_drops;
-        let is_long =
-            shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
-        let end = End { outcome, slow: judged && is_long };
-        let good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
-        if good && self.is_clean_in(ticket.generation) {
-            shared.counters.0.passed.fetch_add(1, Ordering::Relaxed);
-            shared.tell_call(CallEnd::Success, false, latency);
-        } else {
-            self.record(ticket, end, latency, now);
-        }
-    }
-
-    /// Takes a permit back where the machine has to hear of it.
-    fn record(&self, ticket: Ticket, end: End, latency: Option<Duration>, now: Option<Instant>) {
-        let now = self.time(now.unwrap_or_else(|| self.instant()));
-        let counted =
-            self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts));
-        if let Some(counted) = counted {
-            let slow = end.is_slow() && counted != CallEnd::Stale;
-            self.0.tell_call(counted, slow, latency);
-        }
-    }
-
-    /// The dependency asked this call to stay away for so long.
-    fn hint(&self, ticket: &Ticket, retry_after: Duration, at: Instant) {
-        let now = self.time(at);
-        self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
-    }
-
-    #[cfg(feature = "shadow")]
-    #[inline]
-    fn followers(&self) -> Option<&following::Followers> {
-        self.0.followers.as_deref()
-    }
-
-    /// The call goes on, but its age says nothing any more.
-    #[cfg(any(feature = "http", feature = "shadow"))]
-    fn untrack(&self, ticket: &Ticket) {
-        if ticket.is_tracked() {
-            self.update(|machine, _, _| machine.untrack(ticket));
-        }
-    }
-
-    #[inline]
-    fn is_clean_in(&self, generation: u64) -> bool {
-        self.0.gate.0.load(Ordering::Acquire) == word(generation, Gate::Clean)
-    }
-
-    #[inline]
-    fn instant(&self) -> Instant {
-        self.0.clock.now()
-    }
-
-    /// An instant in the circuit's own time.
-    fn time(&self, instant: Instant) -> Time {
-        Time::from_elapsed(instant.saturating_duration_since(self.0.born))
-    }
-
-    fn now(&self) -> Time {
-        self.time(self.instant())
-    }
-
-    fn update<R>(&self, change: impl FnOnce(&mut Machine, Time, &mut Facts) -> R) -> R {
-        self.update_core(|core, now, facts| change(&mut core.machine, now, facts))
-    }
-
-    fn update_core<R>(&self, change: impl FnOnce(&mut Core, Time, &mut Facts) -> R) -> R {
-        self.update_at(self.now(), change)
-    }
-
-    /// Changes the machine; then, with the lock released, wakes those who wait
-    /// and tells those who watch.
-    fn update_at<R>(&self, now: Time, change: impl FnOnce(&mut Core, Time, &mut Facts) -> R) -> R {
-        let shared = &*self.0;
-        let mut facts = Facts::default();
-        let mut core = shared.lock();
-        let result = change(&mut core, now, &mut facts);
-        shared.publish(&mut core);
-        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
-            self.announce(core, facts);
-        }
-        result
-    }
-
-    /// Releases the lock, then wakes and tells.
-    #[cold]
-    fn announce(&self, mut core: MutexGuard<'_, Core>, facts: Facts) {
-        let shared = &*self.0;
-        #[cfg(feature = "tokio")]
-        let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
-        // Only what has an order waits for a teller. The rest comes once a call,
-        // and would pile up behind a slow observer.
-        let watched = !facts.happened.is_empty() && !shared.observers.is_empty();
-        let happened = if watched { facts.happened } else { Vec::new() };
-        let (ordered, direct): (Vec<_>, Vec<_>) =
-            happened.into_iter().partition(Fact::has_an_order);
-        for fact in ordered {
-            // Of a share only the latest is news, and it may change once a call.
-            if let (Fact::Share { .. }, Some(Fact::Share { .. })) = (&fact, core.untold.back()) {
-                core.untold.pop_back();
-            }
-            core.untold.push_back(fact);
-        }
-        let has_untold = !core.untold.is_empty();
-        drop(core);
-        #[cfg(feature = "tokio")]
-        woken.into_iter().for_each(std::task::Waker::wake);
-        direct.into_iter().for_each(|fact| shared.tell_apart(fact));
-        if has_untold {
-            self.tell();
-        }
-    }
-
-    /// Tells the observers what they have not been told. One thread at a time
-    /// does, so that there is one order; the others leave it their facts.
-    fn tell(&self) {
-        let shared = &*self.0;
-        let mut core = shared.lock();
-        if core.telling {
-            return;
-        }
-        core.telling = true;
-        while let Some(fact) = core.untold.pop_front() {
-            let rules = core.machine.rules().clone();
-            drop(core);
-            shared.tell(fact, &rules);
-            core = shared.lock();
-        }
-        core.telling = false;
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Core> {
-        // Nothing in there panics half-way; what a panic elsewhere poisoned is
-        // whole.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Shows the gate what the machine has become.
-    fn publish(&self, core: &mut Core) {
-        let gate = core.machine.gate();
-        let word = word(core.machine.generation(), gate);
-        // Written only when it changes: every call reads its cache line.
-        if core.published == word {
-            return;
-        }
-        core.published = word;
-        if let Gate::Open { until } = gate {
-            self.open_until.store(until.as_nanos(), Ordering::Release);
-        }
-        self.gate.0.store(word, Ordering::Release);
-    }
-
-    #[inline]
-    fn tell_call(&self, end: CallEnd, slow: bool, latency: Option<Duration>) {
-        if self.observers.is_empty() {
-            return;
-        }
-        let key = self.key.as_deref();
-        let call = Call { circuit: &self.name, key, end, slow, latency };
-        self.observers.tell(|observer| observer.on_call(&call));
-    }
-
-    fn tell(&self, fact: Fact, rules: &Rules) {
-        let name = &*self.name;
-        match fact {
-            Fact::Transition(transition) => {
-                let transition = Transition {
-                    circuit: Arc::clone(&self.name),
-                    key: self.key.clone(),
-                    from: transition.from,
-                    to: transition.to,
-                    cause: transition.cause,
-                    generation: transition.generation,
-                    at: self.instant(transition.at),
-                    window: WindowSnapshot::new(transition.window, rules),
-                    open_for: transition.wait,
-                };
-                self.observers.tell(|observer| observer.on_transition(&transition));
-            }
-            Fact::Override { set } => {
-                self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
-            }
-            Fact::Share { percent } => {
-                let share = f64::from(percent) / 100.0;
-                self.observers.tell(|observer| observer.on_admitted_share(name, share));
-            }
-            apart @ (Fact::Lapsed { .. } | Fact::WouldReject) => self.tell_apart(apart),
-        }
-    }
-
-    #[cfg(feature = "health-check")]
-    fn tell_health_check(&self, passed: bool) {
-        self.observers.tell(|observer| observer.on_health_check(&self.name, passed));
-    }
-
-    /// Tells what has no order.
-    fn tell_apart(&self, fact: Fact) {
-        match fact {
-            Fact::Lapsed { probes } => {
-                (0..probes).for_each(|_| self.tell_call(CallEnd::Failure, false, None));
-            }
-            Fact::WouldReject => {
-                self.observers.tell(|observer| observer.on_would_reject(&self.name));
-            }
-            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
-        }
-    }
-
-    fn instant(&self, time: Time) -> Instant {
-        clock::add(self.born, time.elapsed())
     }
 }
 
@@ -792,36 +499,6 @@ const _: () = {
 
 fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-const KIND_BITS: u32 = 3;
-const KIND: u64 = (1 << KIND_BITS) - 1;
-const ASK: u64 = 0;
-const CLOSED: u64 = 1;
-const CLEAN: u64 = 2;
-const OPEN: u64 = 3;
-const TRACKING: u64 = 4;
-
-/// Whether a gate lets everybody in.
-const fn is_closed(gate: u64) -> bool {
-    matches!(gate & KIND, CLOSED | CLEAN)
-}
-
-/// Whether a gate lets everybody go on as far as the call, where the machine
-/// is asked.
-const fn looks_closed(gate: u64) -> bool {
-    matches!(gate & KIND, CLOSED | CLEAN | TRACKING)
-}
-
-const fn word(generation: u64, gate: Gate) -> u64 {
-    let kind = match gate {
-        Gate::Ask => ASK,
-        Gate::Closed => CLOSED,
-        Gate::Clean => CLEAN,
-        Gate::Open { .. } => OPEN,
-        Gate::Tracking => TRACKING,
-    };
-    generation << KIND_BITS | kind
 }
 
 impl From<Config> for Circuit {

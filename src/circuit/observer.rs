@@ -160,6 +160,7 @@ impl Observers {
         self.0.is_empty()
     }
 
+    #[inline]
     pub(super) fn tell(&self, tell: impl Fn(&dyn Observer)) {
         for observer in &self.0 {
             // The hook has reported it; there is nobody else to tell.

@@ -1,12 +1,13 @@
 //! The right to one call.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
-use super::Circuit;
-use crate::{machine::Ticket, outcome::Outcome};
+use super::{Circuit, lane::Lane, sync::Ordering};
+use crate::{
+    machine::{End, Ticket},
+    outcome::{CallEnd, Outcome},
+    time::{Time, nanos},
+};
 
 /// The right to one call, taken with
 /// [`Circuit::try_acquire`](Circuit::try_acquire).
@@ -31,14 +32,14 @@ use crate::{machine::Ticket, outcome::Outcome};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit {
-    circuit: Circuit,
+    lane: Arc<Lane>,
     /// Gone once it is settled.
     ticket: Option<Ticket>,
-    /// When it was issued, if anybody wants to know how long the call took.
-    started: Option<Instant>,
+    /// When it was issued; `NEVER` if nobody wants to know how long the call
+    /// took.
+    started: Time,
     /// What the circuit's shadows have to remember of it.
     #[cfg(feature = "shadow")]
     following: Option<Box<super::following::Following>>,
@@ -48,12 +49,12 @@ pub struct Permit {
 }
 
 impl Permit {
-    #[inline]
-    pub(super) fn new(circuit: Circuit, ticket: Ticket, started: Option<Instant>) -> Self {
+    #[inline(always)]
+    pub(super) fn new(lane: Arc<Lane>, ticket: Ticket, started: Time) -> Self {
         #[cfg(feature = "shadow")]
-        let following = started.zip(circuit.followers()).and_then(|(at, all)| all.begin(at));
+        let following = lane.shared.followers().and_then(|all| all.begin(started));
         Self {
-            circuit,
+            lane,
             ticket: Some(ticket),
             started,
             #[cfg(feature = "shadow")]
@@ -75,14 +76,14 @@ impl Permit {
         self.end(None);
     }
 
-    /// The circuit it belongs to.
-    pub fn circuit(&self) -> &Circuit {
-        &self.circuit
+    /// A handle to the circuit it belongs to.
+    pub fn circuit(&self) -> Circuit {
+        self.lane.circuit()
     }
 
     #[cfg(feature = "keyed")]
     pub(super) fn is_measured(&self) -> bool {
-        self.started.is_some()
+        self.started != Time::NEVER
     }
 
     /// Ends the call, unless it has ended.
@@ -97,46 +98,71 @@ impl Permit {
     /// Reads the clock, if anybody wants to know how long the call took.
     #[inline]
     pub(crate) fn read(&self) -> Reading {
-        let Some(started) = self.started else { return Reading::default() };
-        let now = self.circuit.instant();
-        Reading { latency: Some(now.saturating_duration_since(started)), now: Some(now) }
+        if self.started == Time::NEVER {
+            return Reading::NONE;
+        }
+        let now = self.lane.shared.now();
+        Reading { latency: now.nanos_since(self.started), now }
     }
 
     /// Ends the call, unless it has ended, with a duration read before.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
-        if let Some(ticket) = self.ticket.take() {
-            #[cfg(feature = "shadow")]
-            if let Some((started, followers)) = self.started.zip(self.circuit.followers()) {
-                let now = reading.now.unwrap_or_else(|| self.circuit.instant());
-                self.circuit.settle(ticket, outcome, Reading { now: Some(now), ..reading });
-                followers.end(self.following.take(), started, now, outcome, reading.latency);
-            } else {
-                self.circuit.settle(ticket, outcome, reading);
-            }
-            #[cfg(not(feature = "shadow"))]
-            self.circuit.settle(ticket, outcome, reading);
-            #[cfg(feature = "keyed")]
-            self.end_joined(outcome, reading);
+        let Some(ticket) = self.ticket.take() else { return };
+        let shared = &*self.lane.shared;
+        let end = shared.end(outcome, reading);
+        let is_good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
+        #[cfg(feature = "shadow")]
+        let is_good = is_good && shared.followers().is_none();
+        if is_good && shared.gate.0.load().is_clean_in(ticket.generation) {
+            self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
+            shared.tell_call(CallEnd::Success, false, reading);
+        } else {
+            self.settle_with_machine(ticket, end, outcome, reading);
         }
+        #[cfg(feature = "keyed")]
+        self.end_joined(outcome, reading);
+    }
+
+    /// Ends the call where the machine, or a shadow, has to hear of it.
+    #[inline(never)]
+    fn settle_with_machine(
+        &mut self,
+        ticket: Ticket,
+        end: End,
+        outcome: Option<Outcome>,
+        reading: Reading,
+    ) {
+        let shared = &*self.lane.shared;
+        #[cfg(feature = "shadow")]
+        if let Some(followers) = shared.followers() {
+            let now = reading.now().unwrap_or_else(|| shared.now());
+            shared.record(ticket, end, Reading { now, ..reading });
+            let following = self.following.take();
+            followers.end(following, self.started, now, outcome, reading.latency());
+            return;
+        }
+        let _ = outcome;
+        shared.record(ticket, end, reading);
     }
 
     /// Notes that the dependency asked to be left alone for so long.
     pub(crate) fn hint(&mut self, retry_after: Duration) {
         let Some(ticket) = &self.ticket else { return };
-        let now = self.circuit.instant();
-        self.circuit.hint(ticket, retry_after, now);
+        let shared = &*self.lane.shared;
+        let now = shared.now();
+        shared.hint(ticket, retry_after, now);
         #[cfg(feature = "shadow")]
-        if let Some(followers) = self.circuit.followers() {
+        if let Some(followers) = shared.followers() {
             followers.hint(&mut self.following, now, retry_after);
         }
     }
 
     /// Notes that the dependency asked, at `at`, to be left alone for so long.
     #[cfg(feature = "shadow")]
-    pub(super) fn hint_at(&self, at: Instant, retry_after: Duration) {
+    pub(super) fn hint_at(&self, at: Time, retry_after: Duration) {
         if let Some(ticket) = &self.ticket {
-            self.circuit.hint(ticket, retry_after, at);
+            self.lane.shared.hint(ticket, retry_after, at);
         }
     }
 
@@ -145,7 +171,7 @@ impl Permit {
     #[cfg(feature = "http")]
     pub(crate) fn untrack(&self) {
         let Some(ticket) = &self.ticket else { return };
-        self.circuit.untrack(ticket);
+        self.lane.shared.untrack(ticket);
         #[cfg(feature = "shadow")]
         if let Some(following) = &self.following {
             following.untrack();
@@ -160,7 +186,7 @@ impl Permit {
     #[cfg(feature = "shadow")]
     pub(super) fn untrack_candidate(&self) {
         if let Some(ticket) = &self.ticket {
-            self.circuit.untrack(ticket);
+            self.lane.shared.untrack(ticket);
         }
     }
 
@@ -168,7 +194,7 @@ impl Permit {
     #[cfg(feature = "http")]
     pub(crate) fn take(&mut self) -> Self {
         Self {
-            circuit: self.circuit.clone(),
+            lane: Arc::clone(&self.lane),
             ticket: self.ticket.take(),
             started: self.started,
             #[cfg(feature = "shadow")]
@@ -179,13 +205,57 @@ impl Permit {
     }
 }
 
-/// A look at the clock when a call ended, as far as anybody wants it.
-#[derive(Clone, Copy, Debug, Default)]
+/// A look at the clock when a call ended, as far as anybody wants it. Two words,
+/// so that it travels in registers.
+#[derive(Clone, Copy, Debug)]
 pub struct Reading {
+    /// In nanoseconds; the most there can be if nobody knows.
+    latency: u64,
+    /// `NEVER` if it is not known.
+    now: Time,
+}
+
+impl Reading {
+    const UNKNOWN: u64 = u64::MAX;
+
+    pub(crate) const NONE: Self = Self { latency: Self::UNKNOWN, now: Time::NEVER };
+
+    pub(crate) fn new(latency: Option<Duration>, now: Option<Time>) -> Self {
+        let latency = latency.map_or(Self::UNKNOWN, |latency| nanos(latency).min(u64::MAX - 1));
+        Self { latency, now: now.unwrap_or(Time::NEVER) }
+    }
+
     /// How long the call took.
-    pub(crate) latency: Option<Duration>,
-    /// The time, if it is that of now.
-    pub(crate) now: Option<Instant>,
+    #[inline]
+    pub(crate) fn latency(self) -> Option<Duration> {
+        (self.latency != Self::UNKNOWN).then(|| Duration::from_nanos(self.latency))
+    }
+
+    /// Whether it took longer than so many nanoseconds.
+    #[inline]
+    pub(super) fn is_longer_than(self, nanos: u64) -> bool {
+        self.latency > nanos && self.latency != Self::UNKNOWN
+    }
+
+    /// When it ended, if that is now.
+    #[inline]
+    pub(super) fn now(self) -> Option<Time> {
+        (self.now != Time::NEVER).then_some(self.now)
+    }
+
+    /// The same, of a call that goes on.
+    pub(crate) fn of_the_head(self) -> Self {
+        Self { now: Time::NEVER, ..self }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("circuit", &self.circuit())
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Drop for Permit {

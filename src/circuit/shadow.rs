@@ -14,14 +14,14 @@ use std::{
 
 use super::{
     Circuit,
-    clock::{self, Clock},
+    clock::Clock,
     config::Config,
     observer::{Observer, Transition},
     permit::{Permit, Reading},
     snapshot::Snapshot,
     sync::{AtomicU64, Mutex, Ordering},
 };
-use crate::outcome::Outcome;
+use crate::{outcome::Outcome, time::Time};
 
 /// Candidate rules that watch a live circuit's calls and decide nothing.
 ///
@@ -198,7 +198,7 @@ impl Shadow {
     }
 
     /// A call began.
-    pub(crate) fn begin(&self, at: Instant) -> Follower {
+    pub(crate) fn begin(&self, at: Time) -> Follower {
         match self.0.circuit.acquire_at(at) {
             Ok(permit) => Follower::Passed(permit),
             Err(_) => Follower::Refused,
@@ -221,7 +221,7 @@ impl Shadow {
     }
 
     /// The live circuit refused a call.
-    pub(crate) fn unknown(&self, at: Instant) {
+    pub(crate) fn unknown(&self, at: Time) {
         let passed = self.0.circuit.admits_at(at);
         self.0.tally.unknown[usize::from(!passed)].fetch_add(1, Ordering::Relaxed);
         self.0.watchers.tell(|watcher| watcher.on_unknown(passed));
@@ -230,7 +230,7 @@ impl Shadow {
 
 impl Follower {
     /// The dependency asked to be left alone.
-    pub(crate) fn hint(&self, at: Instant, retry_after: Duration) {
+    pub(crate) fn hint(&self, at: Time, retry_after: Duration) {
         if let Self::Passed(permit) = self {
             permit.hint_at(at, retry_after);
         }
@@ -267,13 +267,6 @@ pub(crate) struct Birth {
     pub(crate) at: Instant,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
-}
-
-impl Birth {
-    /// The instant so long after it.
-    pub(crate) fn after(&self, elapsed: Duration) -> Instant {
-        clock::add(self.at, elapsed)
-    }
 }
 
 #[derive(Default)]

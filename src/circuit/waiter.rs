@@ -78,7 +78,7 @@ impl Waiter {
                 return Poll::Pending;
             };
             // A new one each time: the end may have moved.
-            let sleep = self.sleep.insert(circuit.sleep_until(back));
+            let sleep = self.sleep.insert(circuit.0.clock.sleep_until(back));
             if Pin::new(sleep).poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -119,6 +119,6 @@ impl fmt::Debug for Waiter {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.circuit.forget_waiter(self.key);
+        self.circuit.0.forget_waiter(self.key);
     }
 }

@@ -38,14 +38,15 @@ impl Sealed for AtEndOfBody {}
 
 impl<B: Body> Ending<Response<B>> for AtEndOfBody {
     type Response = Response<ResponseBody<B>>;
+    type Rest = Option<Watch>;
 
     fn judged(
         self,
-        response: Response<B>,
+        response: &Response<B>,
         outcome: Outcome,
         reading: Reading,
         permit: &mut Permit,
-    ) -> Self::Response {
+    ) -> Option<Watch> {
         let headers = response.headers();
         let is_all_head = grpc::is_grpc(headers) && grpc::outcome(headers).is_some();
         let wants_status = !is_all_head && grpc::has_status_in_trailers(headers);
@@ -56,25 +57,28 @@ impl<B: Body> Ending<Response<B>> for AtEndOfBody {
         };
         if outcome != Outcome::Success || is_over {
             permit.settle(Some(outcome), reading);
-            return self.unjudged(response);
+            return None;
         }
         if let Latency::ToHead = self.latency {
             permit.untrack();
         }
-        let watch = Watch {
+        Some(Watch {
             permit: permit.take(),
             reading: match self.latency {
-                Latency::ToHead => Some(Reading { now: None, ..reading }),
+                Latency::ToHead => Some(reading.of_the_head()),
                 Latency::ToEnd => None,
             },
             wants_status,
             is_complete: response.body().size_hint().exact() == Some(0),
-        };
-        response.map(|body| ResponseBody { body, watch: Some(watch) })
+        })
+    }
+
+    fn wrap(self, response: Response<B>, watch: Option<Watch>) -> Self::Response {
+        response.map(|body| ResponseBody { body, watch })
     }
 
     fn unjudged(self, response: Response<B>) -> Self::Response {
-        response.map(|body| ResponseBody { body, watch: None })
+        self.wrap(response, None)
     }
 }
 
@@ -135,7 +139,8 @@ pin_project! {
 }
 
 /// The permit, on its way to the end of the body.
-struct Watch {
+#[derive(Debug)]
+pub struct Watch {
     permit: Permit,
     /// That of the head; `None`: the clock is read at the end.
     reading: Option<Reading>,
@@ -235,7 +240,7 @@ impl Drop for Watch {
             self.settle(Outcome::Success);
         } else {
             // Neutral at any age: without a duration it is not slow.
-            self.permit.settle(None, Reading::default());
+            self.permit.settle(None, Reading::NONE);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     tally::{MOST_KEYS, Member, Tally},
 };
 use crate::{
-    circuit::{Circuit, CircuitOpen, Config, Observer, Permit},
+    circuit::{Admission, Circuit, CircuitOpen, Config, Observer, Permit},
     config_error::ConfigError,
     state::State,
     time::{Time, nanos},
@@ -234,9 +234,9 @@ impl KeyedCircuits {
         if parent.is_some() || tally.refuses_all() {
             return self.acquire_guarded(key, parent, measured);
         }
-        match self.0.find(key).into_permit(measured) {
-            Ok(permit) => Ok(permit),
-            Err(circuit) => self.0.ask(&circuit, measured),
+        match self.0.admission(key) {
+            Some(admission) => Ok(admission.permit(measured)),
+            None => self.0.ask(&self.0.find(key), measured),
         }
     }
 
@@ -290,6 +290,17 @@ impl Group {
                 self.map.find(hash, key).unwrap_or_else(|| self.create(hash, key))
             }
             _ => self.shared.clone(),
+        }
+    }
+
+    /// The first half of a permit, if the key's circuit is there and closed.
+    #[inline]
+    fn admission(&self, key: &Key<'_>) -> Option<Admission> {
+        match key.as_str() {
+            Some(key) if key.len() <= KeyedCircuits::LONGEST_KEY => {
+                self.map.with(self.map.hash(key), key, Circuit::admission)?
+            }
+            _ => self.shared.admission(),
         }
     }
 

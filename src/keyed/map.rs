@@ -114,15 +114,26 @@ impl Map {
     }
 
     /// A key's circuit, which is thereby in use.
-    #[inline]
     pub(super) fn find(&self, hash: u64, key: &str) -> Option<Circuit> {
+        self.with(hash, key, Circuit::clone)
+    }
+
+    /// What is had of a key's circuit, which is thereby in use. A lock is held
+    /// for it.
+    #[inline]
+    pub(super) fn with<R>(
+        &self,
+        hash: u64,
+        key: &str,
+        get: impl FnOnce(&Circuit) -> R,
+    ) -> Option<R> {
         let shard = self.shard(hash).read();
         let entry = shard.find(hash, |entry| entry.is(hash, key))?;
         // Written only when it changes: every call reads its cache line.
         if !entry.used.load(Ordering::Relaxed) {
             entry.used.store(true, Ordering::Relaxed);
         }
-        Some(entry.circuit.clone())
+        Some(get(&entry.circuit))
     }
 
     /// A key's circuit; it is not in use for that.

@@ -1,0 +1,170 @@
+//! Lanes: what the calls of one thread write, so that threads on one circuit do
+//! not take the same cache lines from each other.
+//!
+//! Every call holds its circuit, and many are counted. On one reference count
+//! and one counter, two threads together are slower than one alone. A circuit's
+//! handle therefore has lanes, and a permit holds the lane of the thread that
+//! took it. A lane is shared where there are more threads than lanes, and may be
+//! left by another thread than entered it: that is slower and no less exact.
+
+use std::{
+    cell::Cell,
+    ops::Deref,
+    sync::{Arc, OnceLock, Weak, atomic},
+    thread,
+};
+
+use super::{
+    Circuit,
+    permit::Permit,
+    shared::Shared,
+    sync::{AtomicU64, Ordering},
+};
+use crate::{machine::Ticket, time::Time};
+
+/// A handle's way to its circuit.
+pub(super) struct Lanes {
+    shared: Arc<Shared>,
+    /// Made when their first thread comes.
+    lanes: Box<[OnceLock<Arc<Lane>>]>,
+}
+
+/// A permit's way to its circuit.
+pub(super) struct Lane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
+    handle: Weak<Lanes>,
+    _apart: Apart,
+}
+
+/// What a lane's calls are counted in.
+#[derive(Default)]
+pub(super) struct Counters {
+    /// Successes that passed the clean gate.
+    pub(super) passed: AtomicU64,
+    /// Rejections at the open one.
+    pub(super) rejected: AtomicU64,
+    _apart: Apart,
+}
+
+/// The counters of all lanes. They are the circuit's and not the handle's, for
+/// calls may outlive all handles.
+pub(super) struct AllCounters(Box<[OnceLock<Arc<Counters>>]>);
+
+/// Fills up two cache lines (the processor fetches pairs), so that what stands
+/// before it has none in common with anybody.
+#[derive(Default)]
+struct Apart {
+    _words: [u64; 12],
+}
+
+impl Lanes {
+    pub(super) fn of(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared, lanes: (0..lanes()).map(|_| OnceLock::new()).collect() })
+    }
+
+    /// The lane of this thread.
+    #[inline(always)]
+    pub(super) fn lane(self: &Arc<Self>) -> &Arc<Lane> {
+        let index = seat() & (self.lanes.len() - 1);
+        match self.lanes[index].get() {
+            Some(lane) => lane,
+            None => self.open(index),
+        }
+    }
+
+    #[cold]
+    fn open(self: &Arc<Self>, index: usize) -> &Arc<Lane> {
+        self.lanes[index].get_or_init(|| {
+            Arc::new(Lane {
+                shared: Arc::clone(&self.shared),
+                counters: self.shared.counters.of_lane(index),
+                handle: Arc::downgrade(self),
+                _apart: Apart::default(),
+            })
+        })
+    }
+
+    #[cfg(feature = "health-check")]
+    pub(super) fn downgrade(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.shared)
+    }
+
+    /// Whether there is another handle than this one, or a permit.
+    #[cfg(feature = "keyed")]
+    pub(super) fn is_held(self: &Arc<Self>) -> bool {
+        let has_permits = |lane: &Arc<Lane>| Arc::strong_count(lane) > 1;
+        Arc::strong_count(self) > 1 || self.lanes.iter().filter_map(OnceLock::get).any(has_permits)
+    }
+}
+
+impl Deref for Lanes {
+    type Target = Shared;
+
+    #[inline]
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Lane {
+    /// The permit for a call that passes where everybody does.
+    #[inline(always)]
+    pub(super) fn permit(self: Arc<Self>, generation: u64, measured: bool) -> Permit {
+        let measured = measured || self.shared.measures_latency;
+        let started = if measured { self.shared.now() } else { Time::NEVER };
+        Permit::new(self, Ticket::call(generation), started)
+    }
+
+    /// A handle to its circuit.
+    pub(super) fn circuit(&self) -> Circuit {
+        let handle = self.handle.upgrade();
+        Circuit(handle.unwrap_or_else(|| Lanes::of(Arc::clone(&self.shared))))
+    }
+}
+
+impl AllCounters {
+    pub(super) fn new() -> Self {
+        Self((0..lanes()).map(|_| OnceLock::new()).collect())
+    }
+
+    fn of_lane(&self, index: usize) -> Arc<Counters> {
+        Arc::clone(self.0[index].get_or_init(Arc::default))
+    }
+
+    /// What they come to together.
+    pub(super) fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
+        let counters = self.0.iter().filter_map(OnceLock::get);
+        counters.map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// How many lanes a circuit has: one for each thread that can run at once, up
+/// to 16. A power of two.
+fn lanes() -> usize {
+    static LANES: OnceLock<usize> = OnceLock::new();
+    *LANES.get_or_init(|| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        threads.next_power_of_two().min(16)
+    })
+}
+
+/// A number for this thread; those that came one after the other differ by one.
+#[inline]
+fn seat() -> usize {
+    const NONE: usize = usize::MAX;
+    thread_local!(static SEAT: Cell<usize> = const { Cell::new(NONE) });
+
+    #[cold]
+    fn take() -> usize {
+        static NEXT: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
+        let seat = NEXT.fetch_add(1, atomic::Ordering::Relaxed);
+        SEAT.set(seat);
+        seat
+    }
+
+    match SEAT.get() {
+        NONE => take(),
+        seat => seat,
+    }
+}

@@ -1,0 +1,298 @@
+//! What all handles and permits of a circuit share: the pure machine behind one
+//! short lock, the gate before it, and those who watch.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+#[cfg(feature = "shadow")]
+use super::following;
+#[cfg(feature = "health-check")]
+use super::health_check;
+#[cfg(feature = "tokio")]
+use super::waiter;
+use super::{
+    circuit_open::CircuitOpen,
+    clock::{self, Clock},
+    gate::{GateWord, Word},
+    lane::AllCounters,
+    observer::{Call, Observers, Transition},
+    permit::Reading,
+    snapshot::WindowSnapshot,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+};
+use crate::{
+    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    outcome::{CallEnd, Outcome},
+    rules::Rules,
+    time::Time,
+};
+
+pub(super) struct Shared {
+    pub(super) gate: Alone<GateWord>,
+    /// Nanoseconds: when the wait of the last opening is over.
+    pub(super) open_until: AtomicU64,
+    pub(super) counters: AllCounters,
+    /// Fallbacks by how they ended.
+    pub(super) fallbacks: [AtomicU64; 3],
+    pub(super) core: Mutex<Core>,
+    pub(super) name: Arc<str>,
+    /// Which of its group it is.
+    pub(super) key: Option<Arc<str>>,
+    pub(super) clock: Clock,
+    pub(super) born: Instant,
+    pub(super) observers: Observers,
+    /// In nanoseconds; the most there can be without a slow rule.
+    pub(super) slow_after: u64,
+    pub(super) judges_drops: bool,
+    pub(super) measures_latency: bool,
+    #[cfg(feature = "health-check")]
+    pub(super) health_check: health_check::Running,
+    #[cfg(feature = "shadow")]
+    pub(super) followers: Option<Box<following::Followers>>,
+}
+
+/// A cache line (two, where the processor fetches pairs) for one value.
+#[repr(align(128))]
+pub(super) struct Alone<T>(pub(super) T);
+
+pub(super) struct Core {
+    pub(super) machine: Machine,
+    /// What the gate shows.
+    pub(super) published: Word,
+    #[cfg(feature = "tokio")]
+    pub(super) wakers: waiter::Wakers,
+    /// What happened and nobody was told of yet.
+    pub(super) untold: VecDeque<Fact>,
+    /// Whether somebody is telling, so that there is one order.
+    pub(super) telling: bool,
+}
+
+impl Shared {
+    pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
+        let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
+        #[cfg(feature = "shadow")]
+        if let Some(followers) = self.followers() {
+            followers.refused(self.now());
+        }
+        self.observers.tell(|observer| observer.on_rejection(&open));
+        open
+    }
+
+    /// How a call counts that ended so.
+    #[inline]
+    pub(super) fn end(&self, outcome: Option<Outcome>, reading: Reading) -> End {
+        let judged = outcome.is_some() || self.judges_drops;
+        End { outcome, slow: judged && reading.is_longer_than(self.slow_after) }
+    }
+
+    /// Takes a permit back where the machine has to hear of it.
+    #[inline(never)]
+    pub(super) fn record(&self, ticket: Ticket, end: End, reading: Reading) {
+        let now = reading.now().unwrap_or_else(|| self.now());
+        let counted =
+            self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts));
+        if let Some(counted) = counted {
+            let slow = end.is_slow() && counted != CallEnd::Stale;
+            self.tell_call(counted, slow, reading);
+        }
+    }
+
+    /// The dependency asked this call to stay away for so long.
+    pub(super) fn hint(&self, ticket: &Ticket, retry_after: Duration, now: Time) {
+        self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
+    }
+
+    #[cfg(feature = "shadow")]
+    #[inline]
+    pub(super) fn followers(&self) -> Option<&following::Followers> {
+        self.followers.as_deref()
+    }
+
+    /// The call goes on, but its age says nothing any more.
+    #[cfg(any(feature = "http", feature = "shadow"))]
+    pub(super) fn untrack(&self, ticket: &Ticket) {
+        if ticket.is_tracked() {
+            self.update(|machine, _, _| machine.untrack(ticket));
+        }
+    }
+
+    /// An instant in the circuit's own time.
+    pub(super) fn time(&self, instant: Instant) -> Time {
+        Time::from_elapsed(instant.saturating_duration_since(self.born))
+    }
+
+    pub(super) fn instant(&self, time: Time) -> Instant {
+        clock::add(self.born, time.elapsed())
+    }
+
+    #[inline]
+    pub(super) fn now(&self) -> Time {
+        self.time(self.clock.now())
+    }
+
+    pub(super) fn update<R>(&self, change: impl FnOnce(&mut Machine, Time, &mut Facts) -> R) -> R {
+        self.update_core(|core, now, facts| change(&mut core.machine, now, facts))
+    }
+
+    pub(super) fn update_core<R>(
+        &self,
+        change: impl FnOnce(&mut Core, Time, &mut Facts) -> R,
+    ) -> R {
+        self.update_at(self.now(), change)
+    }
+
+    /// Changes the machine; then, with the lock released, wakes those who wait
+    /// and tells those who watch.
+    pub(super) fn update_at<R>(
+        &self,
+        now: Time,
+        change: impl FnOnce(&mut Core, Time, &mut Facts) -> R,
+    ) -> R {
+        let mut facts = Facts::default();
+        let mut core = self.lock();
+        let result = change(&mut core, now, &mut facts);
+        self.publish(&mut core);
+        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
+            self.announce(core, facts);
+        }
+        result
+    }
+
+    /// Releases the lock, then wakes and tells.
+    #[cold]
+    pub(super) fn announce(&self, mut core: MutexGuard<'_, Core>, facts: Facts) {
+        #[cfg(feature = "tokio")]
+        let woken = if facts.wake { core.wakers.take() } else { Vec::new() };
+        // Only what has an order waits for a teller. The rest comes once a call,
+        // and would pile up behind a slow observer.
+        let watched = !facts.happened.is_empty() && !self.observers.is_empty();
+        let happened = if watched { facts.happened } else { Vec::new() };
+        let (ordered, direct): (Vec<_>, Vec<_>) =
+            happened.into_iter().partition(Fact::has_an_order);
+        for fact in ordered {
+            // Of a share only the latest is news, and it may change once a call.
+            if let (Fact::Share { .. }, Some(Fact::Share { .. })) = (&fact, core.untold.back()) {
+                core.untold.pop_back();
+            }
+            core.untold.push_back(fact);
+        }
+        let has_untold = !core.untold.is_empty();
+        drop(core);
+        #[cfg(feature = "tokio")]
+        woken.into_iter().for_each(std::task::Waker::wake);
+        direct.into_iter().for_each(|fact| self.tell_apart(fact));
+        if has_untold {
+            self.tell_untold();
+        }
+    }
+
+    /// Tells the observers what they have not been told. One thread at a time
+    /// does, so that there is one order; the others leave it their facts.
+    pub(super) fn tell_untold(&self) {
+        let mut core = self.lock();
+        if core.telling {
+            return;
+        }
+        core.telling = true;
+        while let Some(fact) = core.untold.pop_front() {
+            let rules = core.machine.rules().clone();
+            drop(core);
+            self.tell(fact, &rules);
+            core = self.lock();
+        }
+        core.telling = false;
+    }
+}
+
+impl Shared {
+    #[cfg(feature = "tokio")]
+    pub(super) fn forget_waiter(&self, key: u64) {
+        let removed = self.lock().wakers.remove(key);
+        // Outside the lock: it may be the last of its task.
+        drop(removed);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        // Nothing in there panics half-way; what a panic elsewhere poisoned is
+        // whole.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the gate what the machine has become.
+    pub(super) fn publish(&self, core: &mut Core) {
+        let gate = core.machine.gate();
+        let word = Word::new(core.machine.generation(), gate);
+        // Written only when it changes: every call reads its cache line.
+        if core.published == word {
+            return;
+        }
+        core.published = word;
+        if let Gate::Open { until } = gate {
+            self.open_until.store(until.as_nanos(), Ordering::Release);
+        }
+        self.gate.0.store(word);
+    }
+
+    #[inline]
+    pub(super) fn tell_call(&self, end: CallEnd, slow: bool, reading: Reading) {
+        if !self.observers.is_empty() {
+            self.tell_observers_of_call(end, slow, reading);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_observers_of_call(&self, end: CallEnd, slow: bool, reading: Reading) {
+        let (circuit, key) = (&*self.name, self.key.as_deref());
+        let call = Call { circuit, key, end, slow, latency: reading.latency() };
+        self.observers.tell(|observer| observer.on_call(&call));
+    }
+
+    pub(super) fn tell(&self, fact: Fact, rules: &Rules) {
+        let name = &*self.name;
+        match fact {
+            Fact::Transition(transition) => {
+                let transition = Transition {
+                    circuit: Arc::clone(&self.name),
+                    key: self.key.clone(),
+                    from: transition.from,
+                    to: transition.to,
+                    cause: transition.cause,
+                    generation: transition.generation,
+                    at: self.instant(transition.at),
+                    window: WindowSnapshot::new(transition.window, rules),
+                    open_for: transition.wait,
+                };
+                self.observers.tell(|observer| observer.on_transition(&transition));
+            }
+            Fact::Override { set } => {
+                self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
+            }
+            Fact::Share { percent } => {
+                let share = f64::from(percent) / 100.0;
+                self.observers.tell(|observer| observer.on_admitted_share(name, share));
+            }
+            apart @ (Fact::Lapsed { .. } | Fact::WouldReject) => self.tell_apart(apart),
+        }
+    }
+
+    #[cfg(feature = "health-check")]
+    pub(super) fn tell_health_check(&self, passed: bool) {
+        self.observers.tell(|observer| observer.on_health_check(&self.name, passed));
+    }
+
+    /// Tells what has no order.
+    pub(super) fn tell_apart(&self, fact: Fact) {
+        match fact {
+            Fact::Lapsed { probes } => {
+                (0..probes).for_each(|_| self.tell_call(CallEnd::Failure, false, Reading::NONE));
+            }
+            Fact::WouldReject => {
+                self.observers.tell(|observer| observer.on_would_reject(&self.name));
+            }
+            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
+        }
+    }
+}
