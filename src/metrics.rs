@@ -137,11 +137,18 @@ impl Metrics {
         self.handles.get_or_init(|| Handles::new(state, circuit, &self.scope))
     }
 
-    fn duration(&self, circuit: &str) -> &Histogram {
-        self.duration.get_or_init(|| {
-            let labels = self.scope.labels(circuit, []);
+    /// Apart, so that a call that was not measured need not carry it.
+    #[inline(never)]
+    fn tell_duration(&self, call: &Call<'_>) {
+        if call.slow {
+            self.handles(call.circuit).slow_calls.increment(1);
+        }
+        let Some(latency) = call.latency else { return };
+        let duration = self.duration.get_or_init(|| {
+            let labels = self.scope.labels(call.circuit, []);
             histogram!("circuit_breaker_call_duration_seconds", labels)
-        })
+        });
+        duration.record(latency);
     }
 }
 
@@ -163,13 +170,9 @@ impl Scope {
 
 impl Observer for Metrics {
     fn on_call(&self, call: &Call<'_>) {
-        let handles = self.handles(call.circuit);
-        handles.calls[call.end as usize].increment(1);
-        if call.slow {
-            handles.slow_calls.increment(1);
-        }
-        if let Some(latency) = call.latency {
-            self.duration(call.circuit).record(latency);
+        self.handles(call.circuit).calls[call.end as usize].increment(1);
+        if call.slow || call.latency.is_some() {
+            self.tell_duration(call);
         }
     }
 

@@ -141,6 +141,7 @@ impl Admission {
     /// The whole of it.
     #[inline]
     pub(crate) fn permit(self, measured: bool) -> Permit {
+        let measured = measured || self.lane.shared.measures_latency;
         self.lane.permit(self.generation, measured)
     }
 }

@@ -111,7 +111,6 @@ impl Lane {
     /// The permit for a call that passes where everybody does.
     #[inline(always)]
     pub(super) fn permit(self: Arc<Self>, generation: u64, measured: bool) -> Permit {
-        let measured = measured || self.shared.measures_latency;
         let started = if measured { self.shared.now() } else { Time::NEVER };
         Permit::new(self, Ticket::call(generation), started)
     }

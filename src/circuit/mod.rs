@@ -316,6 +316,7 @@ impl Circuit {
     pub(crate) fn pass(&self, measured: bool) -> Option<Permit> {
         let gate = self.0.gate.0.load();
         if gate.is_closed() {
+            let measured = measured || self.0.measures_latency;
             Some(Arc::clone(self.0.lane()).permit(gate.generation(), measured))
         } else {
             None

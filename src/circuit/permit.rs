@@ -108,17 +108,18 @@ impl Permit {
     /// Ends the call, unless it has ended, with a duration read before.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
-        let Some(ticket) = self.ticket.take() else { return };
+        let Some(ticket) = &self.ticket else { return };
         let shared = &*self.lane.shared;
         let end = shared.end(outcome, reading);
         let is_good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
         #[cfg(feature = "shadow")]
         let is_good = is_good && shared.followers().is_none();
         if is_good && shared.gate.0.load().is_clean_in(ticket.generation) {
+            self.ticket = None;
             self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
             shared.tell_call(CallEnd::Success, false, reading);
         } else {
-            self.settle_with_machine(ticket, end, outcome, reading);
+            self.settle_with_machine(end, outcome, reading);
         }
         #[cfg(feature = "keyed")]
         self.end_joined(outcome, reading);
@@ -126,13 +127,8 @@ impl Permit {
 
     /// Ends the call where the machine, or a shadow, has to hear of it.
     #[inline(never)]
-    fn settle_with_machine(
-        &mut self,
-        ticket: Ticket,
-        end: End,
-        outcome: Option<Outcome>,
-        reading: Reading,
-    ) {
+    fn settle_with_machine(&mut self, end: End, outcome: Option<Outcome>, reading: Reading) {
+        let Some(ticket) = self.ticket.take() else { return };
         let shared = &*self.lane.shared;
         #[cfg(feature = "shadow")]
         if let Some(followers) = shared.followers() {

@@ -99,8 +99,13 @@ impl Waiter {
     #[inline]
     pub(crate) fn leave(&mut self) {
         if self.place.is_some() {
-            *self = Self::default();
+            self.reset();
         }
+    }
+
+    #[cold]
+    fn reset(&mut self) {
+        *self = Self::default();
     }
 
     fn keep(&mut self, circuit: &Circuit, key: u64) {

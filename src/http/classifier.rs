@@ -85,6 +85,7 @@ impl HttpClassifier {
 }
 
 impl<R: HttpHead> Classify<R> for HttpClassifier {
+    #[inline]
     fn classify(&self, result: Result<&R, &BoxError>, latency: Duration) -> Outcome {
         self.outcome(HttpView::new(result, latency))
     }

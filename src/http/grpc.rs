@@ -7,7 +7,8 @@ use crate::outcome::Outcome;
 /// Whether the headers are those of a gRPC response.
 #[inline]
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    has_content_type(headers, b"application/grpc")
+    // To look for a header costs more than to see that there is none.
+    !headers.is_empty() && has_content_type(headers, b"application/grpc")
 }
 
 /// Whether a gRPC response has its status in the trailers, as all have but
