@@ -3,9 +3,10 @@
 //! It is written only under the lock, after the machine has changed. Admission
 //! on a closed circuit is one load of it. A success whose generation matches a
 //! *clean* gate (the window is full and holds nothing but good calls) would
-//! leave the machine as it is, so it is only counted. A rejection needs the word
-//! and the end of the wait, which is written before the word and only grows
-//! while the circuit is open.
+//! leave the machine as it is, so it is only counted; one whose generation
+//! matches a gate that *tallies* is only added up. A rejection needs the word and
+//! the end of the wait, which is written before the word and only grows while
+//! the circuit is open.
 
 use super::sync::{AtomicU64, Ordering};
 use crate::machine::Gate;
@@ -22,6 +23,7 @@ impl Word {
     const CLEAN: u64 = 2;
     const OPEN: u64 = 3;
     const TRACKING: u64 = 4;
+    const TALLY: u64 = 5;
 
     pub(super) const fn new(generation: u64, gate: Gate) -> Self {
         let kind = match gate {
@@ -30,6 +32,7 @@ impl Word {
             Gate::Clean => Self::CLEAN,
             Gate::Open { .. } => Self::OPEN,
             Gate::Tracking => Self::TRACKING,
+            Gate::Tally { .. } => Self::TALLY,
         };
         Self(generation << Self::KIND_BITS | kind)
     }
@@ -41,14 +44,14 @@ impl Word {
     /// Whether it lets everybody in.
     #[inline]
     pub(super) const fn is_closed(self) -> bool {
-        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN)
+        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TALLY)
     }
 
     /// Whether it lets everybody go on as far as the call, where the machine is
     /// asked.
     #[inline]
     pub(super) const fn looks_closed(self) -> bool {
-        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TRACKING)
+        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TALLY | Self::TRACKING)
     }
 
     pub(super) const fn is_open(self) -> bool {
@@ -65,6 +68,16 @@ impl Word {
     #[inline]
     pub(super) const fn is_clean_in(self, generation: u64) -> bool {
         self.0 == generation << Self::KIND_BITS | Self::CLEAN
+    }
+
+    /// Whether a good call of that generation may be tallied.
+    #[inline]
+    pub(super) const fn tallies_in(self, generation: u64) -> bool {
+        self.0 == generation << Self::KIND_BITS | Self::TALLY
+    }
+
+    pub(super) const fn tallies(self) -> bool {
+        self.0 & Self::KIND == Self::TALLY
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     permit::Permit,
     shared::Shared,
     sync::{AtomicU64, Ordering},
+    tally::Tally,
 };
 use crate::{machine::Ticket, time::Time};
 
@@ -44,6 +45,8 @@ pub(super) struct Counters {
     pub(super) passed: AtomicU64,
     /// Rejections at the open one.
     pub(super) rejected: AtomicU64,
+    /// Successes that the machine has yet to hear of.
+    pub(super) tally: Tally,
     _apart: Apart,
 }
 
@@ -133,14 +136,20 @@ impl AllCounters {
 
     /// What they come to together.
     pub(super) fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        let counters = self.0.iter().filter_map(OnceLock::get);
-        counters.map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+        self.sum_of(|counters| counter(counters).load(Ordering::Relaxed))
+    }
+
+    pub(super) fn sum_of(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.0.iter().filter_map(OnceLock::get).map(|counters| count(counters)).sum()
     }
 }
 
 /// How many lanes a circuit has: one for each thread that can run at once, up
 /// to 16. A power of two.
 fn lanes() -> usize {
+    if cfg!(tower_breaker_loom) {
+        return 2;
+    }
     static LANES: OnceLock<usize> = OnceLock::new();
     *LANES.get_or_init(|| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -148,7 +157,15 @@ fn lanes() -> usize {
     })
 }
 
+/// The same for the threads of a model check, which are no threads.
+#[cfg(tower_breaker_loom)]
+fn seat() -> usize {
+    let id = format!("{:?}", loom::thread::current().id());
+    id.bytes().filter(u8::is_ascii_digit).map(usize::from).last().unwrap_or_default()
+}
+
 /// A number for this thread; those that came one after the other differ by one.
+#[cfg(not(tower_breaker_loom))]
 #[inline]
 fn seat() -> usize {
     const NONE: usize = usize::MAX;

@@ -28,6 +28,7 @@ mod shared;
 mod sleep;
 mod snapshot;
 mod sync;
+mod tally;
 #[cfg(feature = "tokio")]
 mod waiter;
 
@@ -154,8 +155,8 @@ impl Circuit {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.set_override(over, Time::ZERO, &mut facts);
         }
-        let open_until = match machine.gate() {
-            Gate::Open { until } => until.as_nanos(),
+        let until = match machine.gate() {
+            Gate::Open { until } | Gate::Tally { until } => until.as_nanos(),
             _ => 0,
         };
         let gate = Word::new(machine.generation(), machine.gate());
@@ -170,7 +171,7 @@ impl Circuit {
         };
         let shared = Shared {
             gate: Alone(GateWord::new(gate)),
-            open_until: AtomicU64::new(open_until),
+            until: AtomicU64::new(until),
             counters: AllCounters::new(),
             fallbacks: [0; 3].map(AtomicU64::new),
             core: Mutex::new(core),
@@ -218,7 +219,8 @@ impl Circuit {
     pub fn snapshot(&self) -> Snapshot {
         let now = self.0.now();
         let (view, window) = {
-            let core = self.0.lock();
+            let mut core = self.0.lock();
+            self.0.take_tallies(&mut core);
             let view = core.machine.view(now);
             let window = WindowSnapshot::new(view.window, core.machine.rules());
             (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
@@ -475,7 +477,7 @@ impl Circuit {
     /// Whether the wait of an open gate, just seen, is over.
     fn pass_open_gate(&self) -> Result<(), Rejection> {
         let now = self.0.now();
-        let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
+        let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));
         if now >= until {
             return Ok(());
         }

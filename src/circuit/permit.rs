@@ -114,15 +114,32 @@ impl Permit {
         let is_good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
         #[cfg(feature = "shadow")]
         let is_good = is_good && shared.followers().is_none();
-        if is_good && shared.gate.0.load().is_clean_in(ticket.generation) {
+        let gate = shared.gate.0.load();
+        if is_good && gate.is_clean_in(ticket.generation) {
             self.ticket = None;
             self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
             shared.tell_call(CallEnd::Success, false, reading);
+        } else if is_good && gate.tallies_in(ticket.generation) {
+            self.tally(reading);
         } else {
             self.settle_with_machine(end, outcome, reading);
         }
         #[cfg(feature = "keyed")]
         self.end_joined(outcome, reading);
+    }
+
+    /// Ends a good call where the gate tallies.
+    #[inline(never)]
+    fn tally(&mut self, reading: Reading) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let Lane { shared, counters, .. } = &*self.lane;
+        let now = reading.now().unwrap_or_else(|| shared.now());
+        let is_in_time = now < Time::from_nanos(shared.until.load(Ordering::Acquire));
+        if is_in_time && counters.tally.count(ticket.generation) {
+            shared.tell_call(CallEnd::Success, false, reading);
+        } else {
+            shared.record_good(counters, ticket, reading.at(now));
+        }
     }
 
     /// Ends the call where the machine, or a shadow, has to hear of it.
@@ -237,6 +254,11 @@ impl Reading {
     #[inline]
     pub(super) fn now(self) -> Option<Time> {
         (self.now != Time::NEVER).then_some(self.now)
+    }
+
+    /// The same, where the clock has been read since.
+    fn at(self, now: Time) -> Self {
+        Self { now, ..self }
     }
 
     /// The same, of a call that goes on.

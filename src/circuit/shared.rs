@@ -17,7 +17,7 @@ use super::{
     circuit_open::CircuitOpen,
     clock::{self, Clock},
     gate::{GateWord, Word},
-    lane::AllCounters,
+    lane::{AllCounters, Counters},
     observer::{Call, Observers, Transition},
     permit::Reading,
     snapshot::WindowSnapshot,
@@ -32,8 +32,9 @@ use crate::{
 
 pub(super) struct Shared {
     pub(super) gate: Alone<GateWord>,
-    /// Nanoseconds: when the wait of the last opening is over.
-    pub(super) open_until: AtomicU64,
+    /// Nanoseconds: when the wait of the last opening is over; while the gate
+    /// tallies, until when.
+    pub(super) until: AtomicU64,
     pub(super) counters: AllCounters,
     /// Fallbacks by how they ended.
     pub(super) fallbacks: [AtomicU64; 3],
@@ -153,12 +154,52 @@ impl Shared {
     ) -> R {
         let mut facts = Facts::default();
         let mut core = self.lock();
+        self.shut_tallies(&mut core);
         let result = change(&mut core, now, &mut facts);
         self.publish(&mut core);
         if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
             self.announce(core, facts);
         }
         result
+    }
+
+    /// Takes in a good call of a lane that may tally the next ones.
+    #[inline(never)]
+    pub(super) fn record_good(&self, lane: &Counters, ticket: Ticket, reading: Reading) {
+        let now = reading.now().unwrap_or_else(|| self.now());
+        let end = self.end(Some(Outcome::Success), reading);
+        let mut facts = Facts::default();
+        let mut core = self.lock();
+        // Not shut: a good call makes none of the others matter.
+        self.take_tallies(&mut core);
+        let generation = ticket.generation;
+        let counted = core.machine.record(ticket, end, now, &mut facts);
+        self.publish(&mut core);
+        if core.published.tallies_in(generation) {
+            lane.tally.open(generation);
+        }
+        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
+            self.announce(core, facts);
+        } else {
+            drop(core);
+        }
+        if let Some(counted) = counted {
+            self.tell_call(counted, false, reading);
+        }
+    }
+
+    /// Has the machine take in what was tallied.
+    pub(super) fn take_tallies(&self, core: &mut Core) {
+        if core.published.tallies() {
+            core.machine.add_successes(self.counters.sum_of(|counters| counters.tally.take()));
+        }
+    }
+
+    /// The same, and nothing can be tallied until the gate says so again.
+    fn shut_tallies(&self, core: &mut Core) {
+        if core.published.tallies() {
+            core.machine.add_successes(self.counters.sum_of(|counters| counters.tally.shut()));
+        }
     }
 
     /// Releases the lock, then wakes and tells.
@@ -226,13 +267,15 @@ impl Shared {
         let gate = core.machine.gate();
         let word = Word::new(core.machine.generation(), gate);
         // Written only when it changes: every call reads its cache line.
+        if let Gate::Open { until } | Gate::Tally { until } = gate {
+            if self.until.load(Ordering::Relaxed) != until.as_nanos() {
+                self.until.store(until.as_nanos(), Ordering::Release);
+            }
+        }
         if core.published == word {
             return;
         }
         core.published = word;
-        if let Gate::Open { until } = gate {
-            self.open_until.store(until.as_nanos(), Ordering::Release);
-        }
         self.gate.0.store(word);
     }
 

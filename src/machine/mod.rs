@@ -294,6 +294,9 @@ pub(crate) enum Gate {
     Clean,
     /// Ask; but whoever only looks may go on.
     Tracking,
+    /// Admit, and add up successes that are not slow and end before that: tell
+    /// the sum to [`Machine::add_successes`], before anything else.
+    Tally { until: Time },
     /// Reject until then.
     Open { until: Time },
 }
@@ -417,6 +420,15 @@ impl Machine {
             _ => {}
         }
         Some(counted)
+    }
+
+    /// Takes in good calls that ended since anything else happened, while the
+    /// gate said that they may be added up.
+    pub(crate) fn add_successes(&mut self, calls: u64) {
+        self.totals.success += calls;
+        if let Phase::Closed(closed) = &mut self.phase {
+            closed.add_successes(calls);
+        }
     }
 
     /// Notes that the dependency asked a caller to stay away: should the
@@ -661,7 +673,10 @@ impl Machine {
             Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
             Phase::Closed(closed) if closed.tracks_calls() => Gate::Tracking,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
-            Phase::Closed(_) => Gate::Closed,
+            Phase::Closed(closed) => match closed.only_sums_until() {
+                Some(until) if !self.is_cold() => Gate::Tally { until },
+                _ => Gate::Closed,
+            },
             Phase::Open(open) => Gate::Open { until: open.until },
             Phase::HalfOpen(_) | Phase::Ramp(_) => Gate::Ask,
         }
