@@ -480,10 +480,7 @@ fn the_end_of_a_ramp_beside_an_admission_and_a_failure_is_one_move() {
 
 /// A window of time, so that good calls are tallied once one was recorded.
 fn tallied(clock: &ManualClock) -> ConfigBuilder {
-    Config::builder("loom")
-        .window(Window::time(SECOND))
-        .sustained_for(Duration::ZERO)
-        .clock(clock)
+    Config::builder("loom").window(Window::time(SECOND)).sustained_for(Duration::ZERO).clock(clock)
 }
 
 #[test]

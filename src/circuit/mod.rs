@@ -7,6 +7,8 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "fast-clock")]
+mod fast_clock;
 #[cfg(feature = "shadow")]
 mod following;
 mod gate;
@@ -177,6 +179,8 @@ impl Circuit {
             core: Mutex::new(core),
             name,
             key,
+            #[cfg(feature = "fast-clock")]
+            born_fast: clock.as_fast().map_or(0, |clock| clock.nanos(born)),
             clock,
             born,
             observers,
@@ -375,10 +379,13 @@ impl Circuit {
     /// is counted and told of.
     #[inline]
     pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
-        match self.look(true) {
-            Ok(()) => Ok(()),
-            Err(rejection) => Err(self.0.refuse(rejection)),
-        }
+        let gate = self.0.gate.0.load();
+        if gate.looks_closed() { Ok(()) } else { self.ready_beyond(gate) }
+    }
+
+    #[inline(never)]
+    fn ready_beyond(&self, gate: Word) -> Result<(), CircuitOpen> {
+        self.look_closer(gate, true).map_err(|rejection| self.0.refuse(rejection))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -455,7 +462,7 @@ impl Circuit {
         if gate.looks_closed() { Ok(()) } else { self.look_closer(gate, counted) }
     }
 
-    #[cold]
+    #[inline]
     fn look_closer(&self, gate: Word, counted: bool) -> Result<(), Rejection> {
         if gate.is_open() {
             if let Err(rejection) = self.pass_open_gate() {
@@ -465,6 +472,11 @@ impl Circuit {
                 return Err(rejection);
             }
         }
+        self.look_with_machine(counted)
+    }
+
+    #[inline(never)]
+    fn look_with_machine(&self, counted: bool) -> Result<(), Rejection> {
         self.0.update(|machine, now, facts| {
             machine.look(now, facts).inspect_err(|_| {
                 if counted {

@@ -6,7 +6,7 @@ use super::{Circuit, lane::Lane, sync::Ordering};
 use crate::{
     machine::{End, Ticket},
     outcome::{CallEnd, Outcome},
-    time::{Time, nanos},
+    time::Time,
 };
 
 /// The right to one call, taken with
@@ -233,8 +233,10 @@ impl Reading {
 
     pub(crate) const NONE: Self = Self { latency: Self::UNKNOWN, now: Time::NEVER };
 
+    #[cfg(feature = "shadow")]
     pub(crate) fn new(latency: Option<Duration>, now: Option<Time>) -> Self {
-        let latency = latency.map_or(Self::UNKNOWN, |latency| nanos(latency).min(u64::MAX - 1));
+        let latency =
+            latency.map_or(Self::UNKNOWN, |latency| crate::time::nanos(latency).min(u64::MAX - 1));
         Self { latency, now: now.unwrap_or(Time::NEVER) }
     }
 
@@ -262,6 +264,7 @@ impl Reading {
     }
 
     /// The same, of a call that goes on.
+    #[cfg(any(feature = "http", feature = "keyed"))]
     pub(crate) fn of_the_head(self) -> Self {
         Self { now: Time::NEVER, ..self }
     }

@@ -44,6 +44,9 @@ pub(super) struct Shared {
     pub(super) key: Option<Arc<str>>,
     pub(super) clock: Clock,
     pub(super) born: Instant,
+    /// The same on the fast clock, if that is the circuit's.
+    #[cfg(feature = "fast-clock")]
+    pub(super) born_fast: u64,
     pub(super) observers: Observers,
     /// In nanoseconds; the most there can be without a slow rule.
     pub(super) slow_after: u64,
@@ -72,6 +75,7 @@ pub(super) struct Core {
 }
 
 impl Shared {
+    #[inline]
     pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
         let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
         #[cfg(feature = "shadow")]
@@ -131,6 +135,10 @@ impl Shared {
 
     #[inline]
     pub(super) fn now(&self) -> Time {
+        #[cfg(feature = "fast-clock")]
+        if let Some(clock) = self.clock.as_fast() {
+            return Time::from_nanos(clock.elapsed().saturating_sub(self.born_fast));
+        }
         self.time(self.clock.now())
     }
 
