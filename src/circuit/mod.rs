@@ -378,14 +378,20 @@ impl Circuit {
     /// Whether a permit would be granted now, without taking one. The refusal
     /// is counted and told of.
     #[inline]
-    pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
+    pub(crate) fn ready(&self) -> Result<(), Box<CircuitOpen>> {
         let gate = self.0.gate.0.load();
         if gate.looks_closed() { Ok(()) } else { self.ready_beyond(gate) }
     }
 
     #[inline(never)]
-    fn ready_beyond(&self, gate: Word) -> Result<(), CircuitOpen> {
-        self.look_closer(gate, true).map_err(|rejection| self.0.refuse(rejection))
+    fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
+        if gate.is_open() {
+            if let Err(rejection) = self.pass_open_gate() {
+                self.count_rejection();
+                return Err(self.0.refuse_boxed(rejection));
+            }
+        }
+        self.look_with_machine(true).map_err(|rejection| self.0.refuse_boxed(rejection))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -487,6 +493,7 @@ impl Circuit {
     }
 
     /// Whether the wait of an open gate, just seen, is over.
+    #[inline(always)]
     fn pass_open_gate(&self) -> Result<(), Rejection> {
         let now = self.0.now();
         let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));

@@ -75,15 +75,40 @@ pub(super) struct Core {
 }
 
 impl Shared {
-    #[inline]
     pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
+        let open = self.refusal(rejection);
+        self.tell_refusal(&open);
+        open
+    }
+
+    /// The same in a box, made there: an error that is moved costs more than the
+    /// rest of it.
+    #[inline]
+    pub(super) fn refuse_boxed(&self, rejection: Rejection) -> Box<CircuitOpen> {
+        let open = Box::new(self.refusal(rejection));
+        self.tell_refusal(&open);
+        open
+    }
+
+    #[inline(always)]
+    fn refusal(&self, rejection: Rejection) -> CircuitOpen {
+        CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection)
+    }
+
+    #[inline]
+    fn tell_refusal(&self, open: &CircuitOpen) {
         #[cfg(feature = "shadow")]
         if let Some(followers) = self.followers() {
             followers.refused(self.now());
         }
-        self.observers.tell(|observer| observer.on_rejection(&open));
-        open
+        if !self.observers.is_empty() {
+            self.tell_observers_of_refusal(open);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_observers_of_refusal(&self, open: &CircuitOpen) {
+        self.observers.tell(|observer| observer.on_rejection(open));
     }
 
     /// How a call counts that ended so.

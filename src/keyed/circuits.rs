@@ -249,7 +249,7 @@ impl KeyedCircuits {
     ) -> Result<Permit, Refused> {
         if let Some(parent) = parent {
             // Looked at first, so that a refusal of its moves no circuit below.
-            parent.ready().map_err(|open| Refused { open, by: parent.clone() })?;
+            parent.ready().map_err(|open| Refused { open: *open, by: parent.clone() })?;
         }
         // While closed it hears of no call: an operator was to be asked.
         let parent = parent.filter(|parent| parent.state() != State::Closed);
