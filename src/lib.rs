@@ -86,8 +86,8 @@ pub use crate::{
     backoff::Backoff,
     cause::Cause,
     circuit::{
-        Call, Circuit, CircuitOpen, Clock, Config, ConfigBuilder, Observer, Permit, Snapshot,
-        Transition, WindowSnapshot,
+        Call, Circuit, CircuitOpen, Clock, Config, ConfigBuilder, IfRevision, Observer, Permit,
+        Snapshot, SteerError, Transition, WindowSnapshot,
     },
     classify::{Classify, ClassifyFn, ResultClassifier},
     config_error::ConfigError,

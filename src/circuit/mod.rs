@@ -35,6 +35,7 @@ mod shadow;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
+mod steer;
 mod sync;
 #[cfg(feature = "tokio")]
 mod waiter;
@@ -64,6 +65,7 @@ pub use self::{
     observer::{Call, Observer, Transition},
     permit::{Permit, Reading},
     snapshot::{Snapshot, WindowSnapshot},
+    steer::{IfRevision, SteerError},
 };
 use self::{
     observer::Observers,
@@ -291,6 +293,7 @@ impl Circuit {
             key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
+            revision: view.revision,
             since: self.0.instant(view.since),
             retry_after: view.retry_after,
             cause: view.cause,
@@ -337,6 +340,17 @@ impl Circuit {
     /// in flight will change nothing. Overrides and totals stay.
     pub fn reset(&self) {
         self.update(Machine::reset);
+    }
+
+    /// Ends the wait of an open circuit, if need be before its
+    /// [health check](Self) has passed: the next calls are probes.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError::NotOpen`], if it is not open: a closed circuit has nothing
+    /// to probe.
+    pub fn end_wait(&self) -> Result<(), SteerError> {
+        self.if_revision(None).end_wait().map(|_| ())
     }
 
     /// Lays an operator's decision over the machine's, in place of the one
