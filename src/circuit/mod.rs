@@ -12,8 +12,9 @@
 //! circuit is one load of it. A success whose generation matches a *clean*
 //! gate (the window is full and holds nothing but good calls) would leave the
 //! machine as it is, so it is only counted. A rejection needs the word and the
-//! end of the wait, which is written before the word and only grows while the
-//! circuit is open.
+//! end of the wait, which is written before the word. While the circuit is open
+//! only a reconfiguration changes it: to an earlier end, which a rejection may
+//! miss by an instant.
 
 mod circuit_open;
 mod clock;
@@ -27,6 +28,7 @@ mod keeping;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
+mod pace;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
@@ -62,13 +64,14 @@ pub use self::{
     circuit_open::CircuitOpen,
     clock::Clock,
     config::{Config, ConfigBuilder},
-    observer::{Call, Observer, Transition},
+    observer::{Call, Observer, Reconfigured, Transition},
     permit::{Permit, Reading},
     snapshot::{Snapshot, WindowSnapshot},
     steer::{IfRevision, SteerError},
 };
 use self::{
     observer::Observers,
+    pace::Pace,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 #[cfg(feature = "shadow")]
@@ -78,10 +81,9 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket},
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
-    rules::{Cancellation, Rules},
     start::Start,
     state::State,
     time::Time,
@@ -121,9 +123,7 @@ struct Shared {
     clock: Clock,
     born: Instant,
     observers: Observers,
-    slow_after: Option<Duration>,
-    judges_drops: bool,
-    measures_latency: bool,
+    pace: Pace,
     #[cfg(feature = "health-check")]
     health_check: health_check::Running,
     #[cfg(feature = "shadow")]
@@ -147,6 +147,8 @@ struct Alone<T>(T);
 
 struct Core {
     machine: Machine,
+    /// Whether every call is measured though no rule asks for it.
+    measure_latency: bool,
     /// What the gate shows.
     published: u64,
     #[cfg(feature = "tokio")]
@@ -197,12 +199,11 @@ impl Circuit {
         #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
     ) -> Self {
         #[cfg(feature = "shadow")]
-        let measure_latency = config.measure_latency || followers.is_some();
+        let is_followed = followers.is_some();
         #[cfg(not(feature = "shadow"))]
-        let measure_latency = config.measure_latency;
-        let Config { name, rules, clock, observers, .. } = config;
-        let slow_after = rules.slow_calls.map(|rule| rule.threshold);
-        let judges_drops = rules.cancellation == Cancellation::ByAge;
+        let is_followed = false;
+        let Config { name, rules, clock, observers, measure_latency, .. } = config;
+        let pace = Pace::new(&rules, measure_latency || is_followed);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
@@ -217,6 +218,7 @@ impl Circuit {
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
             machine,
+            measure_latency,
             published: gate,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
@@ -238,9 +240,7 @@ impl Circuit {
             clock,
             born,
             observers,
-            slow_after,
-            judges_drops,
-            measures_latency: measure_latency || slow_after.is_some(),
+            pace,
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
             #[cfg(feature = "shadow")]
@@ -278,7 +278,9 @@ impl Circuit {
         let (view, window) = {
             let core = self.0.lock();
             let view = core.machine.view(now);
-            let window = WindowSnapshot::new(view.window, core.machine.rules());
+            let rules = core.machine.rules();
+            let judges_slow = rules.slow_calls.is_some();
+            let window = WindowSnapshot::new(view.window, rules.minimum_calls, judges_slow);
             (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
         let mut totals = view.totals;
@@ -364,6 +366,14 @@ impl Circuit {
         self.update(Machine::clear_override);
     }
 
+    /// Whether somebody else needs its calls measured.
+    fn is_followed(&self) -> bool {
+        #[cfg(feature = "shadow")]
+        return self.followers().is_some();
+        #[cfg(not(feature = "shadow"))]
+        return false;
+    }
+
     /// The candidates that watch its calls, in the order of
     /// [`ConfigBuilder::shadow`].
     #[cfg(feature = "shadow")]
@@ -387,7 +397,7 @@ impl Circuit {
     #[inline]
     fn pass(self, gate: u64, measured: bool) -> Permit {
         let ticket = Ticket::call(gate >> KIND_BITS);
-        let started = (measured || self.0.measures_latency).then(|| self.instant());
+        let started = (measured || self.0.pace.measures_latency()).then(|| self.instant());
         Permit::new(self, ticket, started)
     }
 
@@ -408,7 +418,7 @@ impl Circuit {
             self.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
         match admitted {
             Ok(ticket) => {
-                let measured = measured || self.0.measures_latency;
+                let measured = measured || self.0.pace.measures_latency();
                 let started = measured.then(|| self.0.instant(now));
                 Ok(Permit::new(self.clone(), ticket, started))
             }
@@ -580,9 +590,8 @@ impl Circuit {
     fn settle(&self, ticket: Ticket, outcome: Option<Outcome>, reading: Reading) {
         let Reading { latency, now } = reading;
         let shared = &*self.0;
-        let judged = outcome.is_some() || shared.judges_drops;
-        let is_long =
-            shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
+        let is_long = latency.is_some_and(|latency| shared.pace.is_slow(latency));
+        let judged = outcome.is_some() || shared.pace.judges_drops();
         let end = End { outcome, slow: judged && is_long };
         let good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
         if good && self.is_clean_in(ticket.generation) {
@@ -704,9 +713,8 @@ impl Circuit {
         }
         core.telling = true;
         while let Some(fact) = core.untold.pop_front() {
-            let rules = core.machine.rules().clone();
             drop(core);
-            shared.tell(fact, &rules);
+            shared.tell(fact);
             core = shared.lock();
         }
         core.telling = false;
@@ -745,10 +753,11 @@ impl Shared {
         self.observers.tell(|observer| observer.on_call(&call));
     }
 
-    fn tell(&self, fact: Fact, rules: &Rules) {
+    fn tell(&self, fact: Fact) {
         let name = &*self.name;
         match fact {
             Fact::Transition(transition) => {
+                let machine::Transition { minimum_calls, judges_slow, .. } = transition;
                 let transition = Transition {
                     circuit: Arc::clone(&self.name),
                     key: self.key.clone(),
@@ -757,13 +766,19 @@ impl Shared {
                     cause: transition.cause,
                     generation: transition.generation,
                     at: self.instant(transition.at),
-                    window: WindowSnapshot::new(transition.window, rules),
+                    window: WindowSnapshot::new(transition.window, minimum_calls, judges_slow),
                     open_for: transition.wait,
                 };
                 self.observers.tell(|observer| observer.on_transition(&transition));
             }
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
+            }
+            Fact::Reconfigured(machine::Reconfigured { changes, revision, at }) => {
+                let (circuit, key) = (Arc::clone(&self.name), self.key.clone());
+                let at = self.instant(at);
+                let reconfigured = Reconfigured { circuit, key, revision, at, changes };
+                self.observers.tell(|observer| observer.on_reconfigured(&reconfigured));
             }
             Fact::Share { percent } => {
                 let share = f64::from(percent) / 100.0;
@@ -787,7 +802,7 @@ impl Shared {
             Fact::WouldReject => {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
-            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
+            _in_order => {}
         }
     }
 
