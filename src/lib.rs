@@ -88,7 +88,7 @@ pub use crate::{
     cause::Cause,
     circuit::{
         Call, Circuit, CircuitOpen, Clock, Config, ConfigBuilder, IfRevision, Observer, Permit,
-        Reconfigured, Snapshot, SteerError, Transition, WindowSnapshot,
+        Reconfigured, Saved, Snapshot, SteerError, Transition, WindowSnapshot,
     },
     classify::{Classify, ClassifyFn, ResultClassifier},
     config_change::ConfigChange,

@@ -32,6 +32,7 @@ mod pace;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
+mod saved;
 #[cfg(feature = "shadow")]
 mod shadow;
 #[cfg(feature = "tokio")]
@@ -66,6 +67,7 @@ pub use self::{
     config::{Config, ConfigBuilder},
     observer::{Call, Observer, Reconfigured, Transition},
     permit::{Permit, Reading},
+    saved::Saved,
     snapshot::{Snapshot, WindowSnapshot},
     steer::{IfRevision, SteerError},
 };
@@ -81,12 +83,13 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
-    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket, View},
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
     start::Start,
     state::State,
     time::Time,
+    totals::Totals,
 };
 
 /// A circuit breaker: a handle, cheap to clone; clones are the same circuit.
@@ -122,6 +125,8 @@ struct Shared {
     key: Option<Arc<str>>,
     clock: Clock,
     born: Instant,
+    /// How long the state it was born in had lasted.
+    inherited: Duration,
     observers: Observers,
     pace: Pace,
     #[cfg(feature = "health-check")]
@@ -168,6 +173,16 @@ impl Circuit {
     /// A circuit that is one of many, watched by `more` besides the observers of
     /// its configuration.
     pub(crate) fn of_group(
+        config: Config,
+        key: Option<Arc<str>>,
+        more: Vec<Arc<dyn Observer>>,
+    ) -> Self {
+        Self::after(None, config, key, more)
+    }
+
+    /// A circuit, in the place of one that was saved.
+    fn after(
+        legacy: Option<saved::Legacy>,
         mut config: Config,
         key: Option<Arc<str>>,
         more: Vec<Arc<dyn Observer>>,
@@ -185,6 +200,7 @@ impl Circuit {
             key,
             born,
             seed,
+            legacy,
             #[cfg(feature = "shadow")]
             followers,
         )
@@ -196,6 +212,7 @@ impl Circuit {
         key: Option<Arc<str>>,
         born: Instant,
         seed: u64,
+        legacy: Option<saved::Legacy>,
         #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
     ) -> Self {
         #[cfg(feature = "shadow")]
@@ -207,7 +224,12 @@ impl Circuit {
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
-        if let Start::ObserveOnly(duration) = start {
+        let mut inherited = Duration::ZERO;
+        let mut fallbacks = [0; 3];
+        if let Some(legacy) = legacy {
+            (inherited, fallbacks) = (legacy.state_for, legacy.fallbacks);
+            machine.inherit(legacy.of_machine, &mut facts);
+        } else if let Start::ObserveOnly(duration) = start {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.set_override(over, Time::ZERO, &mut facts);
         }
@@ -232,13 +254,14 @@ impl Circuit {
             counters: Alone(Counters {
                 passed: AtomicU64::new(0),
                 rejected: AtomicU64::new(0),
-                fallbacks: [0; 3].map(AtomicU64::new),
+                fallbacks: fallbacks.map(AtomicU64::new),
             }),
             core: Mutex::new(core),
             name,
             key,
             clock,
             born,
+            inherited,
             observers,
             pace,
             #[cfg(feature = "health-check")]
@@ -283,20 +306,14 @@ impl Circuit {
             let window = WindowSnapshot::new(view.window, rules.minimum_calls, judges_slow);
             (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
-        let mut totals = view.totals;
-        totals.success += self.0.counters.0.passed.load(Ordering::Relaxed);
-        totals.rejected += self.0.counters.0.rejected.load(Ordering::Relaxed);
-        let fallbacks = |end| self.0.counters.0.fallbacks[end as usize].load(Ordering::Relaxed);
-        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
-        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
-        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        let totals = self.0.counters.0.add_to(view.totals);
         Snapshot {
             name: self.0.name.to_string(),
             key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
             revision: view.revision,
-            since: self.0.instant(view.since),
+            since: self.0.began(&view),
             retry_after: view.retry_after,
             cause: view.cause,
             window,
@@ -721,6 +738,18 @@ impl Circuit {
     }
 }
 
+impl Counters {
+    fn add_to(&self, mut totals: Totals) -> Totals {
+        totals.success += self.passed.load(Ordering::Relaxed);
+        totals.rejected += self.rejected.load(Ordering::Relaxed);
+        let fallbacks = |end| self.fallbacks[end as usize].load(Ordering::Relaxed);
+        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
+        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
+        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        totals
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Core> {
         // Nothing in there panics half-way; what a panic elsewhere poisoned is
@@ -803,6 +832,15 @@ impl Shared {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
             _in_order => {}
+        }
+    }
+
+    /// When a state began: that of birth may have begun before.
+    fn began(&self, view: &View) -> Instant {
+        let began = self.instant(view.since);
+        match view.generation {
+            0 => began.checked_sub(self.inherited).unwrap_or(began),
+            _ => began,
         }
     }
 

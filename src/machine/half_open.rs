@@ -68,6 +68,10 @@ impl HalfOpen {
         }
     }
 
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     pub(super) fn permits_left(&self) -> u32 {
         // No more were ever issued than somebody permitted, which is a u32.
         let issued = self.successes + self.failures + self.in_flight.len() as u32;

@@ -285,6 +285,24 @@ pub(crate) struct View {
     pub(crate) probes: Option<Progress>,
     pub(crate) admitted_share: Option<f64>,
     pub(crate) awaits_health_check: bool,
+    /// The wait that began with the last opening, and what is left of it; zero
+    /// where none matters.
+    pub(crate) wait: Duration,
+    pub(crate) wait_left: Duration,
+    pub(crate) step: u32,
+    pub(crate) totals: Totals,
+    pub(crate) active_override: Option<Override>,
+}
+
+/// What is left of a circuit when its process ends, for the one that takes its
+/// place.
+#[derive(Clone, Debug)]
+pub(crate) struct Legacy {
+    pub(crate) revision: u64,
+    /// If it was not closed: how long it was to stay open, and what is left.
+    pub(crate) open: Option<(Duration, Duration)>,
+    pub(crate) step: u32,
+    pub(crate) cause: Option<Cause>,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
 }
@@ -349,6 +367,27 @@ impl Machine {
             next_probe: 0,
             lapsed: Vec::new(),
         }
+    }
+
+    /// Takes the place of another, at its birth. How it was to start is of no
+    /// matter then.
+    ///
+    /// No wait is longer than the rules allow, whatever is said of it.
+    pub(crate) fn inherit(&mut self, legacy: Legacy, facts: &mut Facts) {
+        let longest = self.rules.open_for.longest_hinted();
+        (self.phase, self.cause, self.step) = match legacy.open {
+            Some((wait, left)) => {
+                let wait = wait.min(longest);
+                let until = Time::ZERO.after(left.min(wait));
+                (Phase::Open(Open { wait, until }), legacy.cause, legacy.step)
+            }
+            None => (Phase::Closed(Closed::new(&self.rules)), None, 0),
+        };
+        self.totals = legacy.totals;
+        if let Some(over) = legacy.active_override {
+            self.set_override(over, Time::ZERO, facts);
+        }
+        self.revision = legacy.revision;
     }
 
     /// Asks for a permit. If the machine is not `obeyed`, what it would refuse
@@ -726,6 +765,16 @@ impl Machine {
                 Phase::Open(open) => self.hold.is_some() && now >= open.until,
                 Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => false,
             },
+            wait: match &self.phase {
+                Phase::Open(open) => open.wait,
+                Phase::HalfOpen(half_open) => half_open.waited(),
+                Phase::Closed(_) | Phase::Ramp(_) => Duration::ZERO,
+            },
+            wait_left: match &self.phase {
+                Phase::Open(open) => open.until.since(now),
+                Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => Duration::ZERO,
+            },
+            step: self.step,
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
                 kind: overlay.kind,
