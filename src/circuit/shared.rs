@@ -18,16 +18,17 @@ use super::{
     clock::{self, Clock},
     gate::{GateWord, Word},
     lane::{AllCounters, Counters},
-    observer::{Call, Observers, Transition},
+    observer::{Call, Observers, Reconfigured, Transition},
+    pace::Pace,
     permit::Reading,
     snapshot::WindowSnapshot,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
-    outcome::{CallEnd, Outcome},
-    rules::Rules,
+    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket, View},
+    outcome::{CallEnd, FallbackEnd, Outcome},
     time::Time,
+    totals::Totals,
 };
 
 pub(super) struct Shared {
@@ -47,11 +48,10 @@ pub(super) struct Shared {
     /// The same on the fast clock, if that is the circuit's.
     #[cfg(feature = "fast-clock")]
     pub(super) born_fast: u64,
+    /// How long the state it was born in had lasted.
+    pub(super) inherited: Duration,
     pub(super) observers: Observers,
-    /// In nanoseconds; the most there can be without a slow rule.
-    pub(super) slow_after: u64,
-    pub(super) judges_drops: bool,
-    pub(super) measures_latency: bool,
+    pub(super) pace: Pace,
     #[cfg(feature = "health-check")]
     pub(super) health_check: health_check::Running,
     #[cfg(feature = "shadow")]
@@ -64,6 +64,8 @@ pub(super) struct Alone<T>(pub(super) T);
 
 pub(super) struct Core {
     pub(super) machine: Machine,
+    /// Whether every call is measured though no rule asks for it.
+    pub(super) measure_latency: bool,
     /// What the gate shows.
     pub(super) published: Word,
     #[cfg(feature = "tokio")]
@@ -114,8 +116,8 @@ impl Shared {
     /// How a call counts that ended so.
     #[inline]
     pub(super) fn end(&self, outcome: Option<Outcome>, reading: Reading) -> End {
-        let judged = outcome.is_some() || self.judges_drops;
-        End { outcome, slow: judged && reading.is_longer_than(self.slow_after) }
+        let is_long = reading.is_longer_than(self.pace.slow_after());
+        End { outcome, slow: is_long && (outcome.is_some() || self.pace.judges_drops()) }
     }
 
     /// Takes a permit back where the machine has to hear of it.
@@ -272,9 +274,8 @@ impl Shared {
         }
         core.telling = true;
         while let Some(fact) = core.untold.pop_front() {
-            let rules = core.machine.rules().clone();
             drop(core);
-            self.tell(fact, &rules);
+            self.tell(fact);
             core = self.lock();
         }
         core.telling = false;
@@ -326,10 +327,11 @@ impl Shared {
         self.observers.tell(|observer| observer.on_call(&call));
     }
 
-    pub(super) fn tell(&self, fact: Fact, rules: &Rules) {
+    pub(super) fn tell(&self, fact: Fact) {
         let name = &*self.name;
         match fact {
             Fact::Transition(transition) => {
+                let machine::Transition { minimum_calls, judges_slow, .. } = transition;
                 let transition = Transition {
                     circuit: Arc::clone(&self.name),
                     key: self.key.clone(),
@@ -338,13 +340,19 @@ impl Shared {
                     cause: transition.cause,
                     generation: transition.generation,
                     at: self.instant(transition.at),
-                    window: WindowSnapshot::new(transition.window, rules),
+                    window: WindowSnapshot::new(transition.window, minimum_calls, judges_slow),
                     open_for: transition.wait,
                 };
                 self.observers.tell(|observer| observer.on_transition(&transition));
             }
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
+            }
+            Fact::Reconfigured(machine::Reconfigured { changes, revision, at }) => {
+                let (circuit, key) = (Arc::clone(&self.name), self.key.clone());
+                let at = self.instant(at);
+                let reconfigured = Reconfigured { circuit, key, revision, at, changes };
+                self.observers.tell(|observer| observer.on_reconfigured(&reconfigured));
             }
             Fact::Share { percent } => {
                 let share = f64::from(percent) / 100.0;
@@ -368,7 +376,27 @@ impl Shared {
             Fact::WouldReject => {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
-            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
+            _in_order => {}
         }
+    }
+
+    /// When a state began: that of birth may have begun before.
+    pub(super) fn began(&self, view: &View) -> Instant {
+        let began = self.instant(view.since);
+        match view.generation {
+            0 => began.checked_sub(self.inherited).unwrap_or(began),
+            _ => began,
+        }
+    }
+
+    /// Adds what the machine does not count.
+    pub(super) fn add_to(&self, mut totals: Totals) -> Totals {
+        totals.success += self.counters.sum(|counters| &counters.passed);
+        totals.rejected += self.counters.sum(|counters| &counters.rejected);
+        let fallbacks = |end| self.fallbacks[end as usize].load(Ordering::Relaxed);
+        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
+        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
+        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        totals
     }
 }
