@@ -17,6 +17,9 @@ let heardAt = null; // the same on the server's clock
 let stream = null;
 let dirty = false, pending = false, shifted = 0;
 
+// With a `<base>`, links to fragments lead to its address: be there, or each would load the page anew.
+const home = new URL(document.baseURI).pathname;
+if (location.pathname !== home) history.replaceState(null, '', home + location.search + location.hash);
 takeToken();
 
 const hooks = {

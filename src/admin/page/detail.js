@@ -1,7 +1,7 @@
 // One circuit, closely.
 
 import { address, ask } from './api.js';
-import { Chart, Ribbon, h, shape, shapeOf, toneOf, write } from './draw.js';
+import { Chart, h, shape, shapeOf, toneOf, write } from './draw.js';
 import { possible } from './flip.js';
 import { eventLine, reason } from './overview.js';
 import { circuits, lasted, left, overrideLeft, serverTime } from './store.js';
@@ -104,7 +104,6 @@ class Detail {
     this.rules = h('p', { class: 'note' });
     this.recovery = h('div', { class: 'recovery' });
     this.numbers = h('dl', { class: 'numbers' });
-    this.ribbon = new Ribbon();
     const at = (index) => clock(this.end - (59 - index) * this.step);
     this.calls = new Chart({ title: 'Calls a second', say: short, at, layers: [
       { name: 'good', tone: 'good', kind: 'bars' }, { name: 'failed', tone: 'bad', kind: 'bars' }, { name: 'refused', tone: 'refused', kind: 'bars' }] });
@@ -120,7 +119,7 @@ class Detail {
       h('div', { class: 'panels' },
         panel('Window', 'window', this.failures.element, this.slow.element, this.rules),
         panel('Now', 'now', this.recovery, this.numbers),
-        panel('The last 15 minutes', 'series', h('div', { class: 'charts' }, this.calls.element, this.times.element), h('div', { class: 'long-ribbon' }, this.ribbon.element)),
+        panel('The last 15 minutes', 'series', h('div', { class: 'charts' }, this.calls.element, this.times.element)),
         panel('What happened', 'happened', this.events),
         panel('Since it was made', 'made', this.totals),
         panel('Settings', 'settings', this.config),
@@ -138,12 +137,11 @@ class Detail {
       this.step = series.step_ms;
       const rate = (values) => values.map((value) => (value == null ? null : value / (series.step_ms / 1e3)));
       const good = series.calls.map((calls, i) => (calls == null ? null : calls - (series.failures[i] ?? 0)));
-      this.calls.show([rate(good), rate(series.failures), rate(series.rejected)]);
-      this.times.show([series.p99_ms, series.p50_ms]);
+      this.calls.show([rate(good), rate(series.failures), rate(series.rejected)], series.state);
+      this.times.show([series.p99_ms, series.p50_ms], series.state);
       replaceList(this.config, [...settings(config)].map(([name, value]) => [name, value, value === 'off' ? 'off' : null]));
       this.events.replaceChildren(...events.map((event) => eventLine(event, true)).reverse());
       if (!events.length) this.events.append(h('li', { class: 'empty' }, 'Nothing yet.'));
-      write(this.why, this.why.textContent);
       this.show();
     } catch (error) {
       if (!this.gone && error.status === 404) this.missing();
@@ -177,7 +175,6 @@ class Detail {
       ['calls/s', short(rates.calls_per_s)], ['failures/s', short(rates.failures_per_s)], ['refused/s', short(rates.rejected_per_s)],
       ['p50', latency(times?.p50_ms)], ['p90', latency(times?.p90_ms)], ['p99', latency(times?.p99_ms)]]);
     replaceList(this.totals, Object.entries(circuit.totals).map(([name, value]) => [name.replaceAll('_', ' '), value.toLocaleString('en-GB').replaceAll(',', '\u202f'), value ? null : 'off']));
-    this.ribbon.show(circuit.ribbon);
     if (!this.curls.childElementCount) for (const command of COMMANDS) {
       const text = curl(circuit, command);
       const button = h('button', { type: 'button', onclick: () => copy(text, button), 'aria-label': `Copy: ${command[0]}` }, 'Copy');

@@ -141,10 +141,12 @@ export class Chart {
       return { value, element: h('span', { class: 'key' }, h('i', { class: `${kind} ${tone}` }), `${name} `, value) };
     });
     this.when = h('span', { class: 'when' });
+    this.ribbon = new Ribbon();
     this.element = h('figure', { class: 'chart' },
       h('figcaption', {}, h('h3', {}, title), h('p', { class: 'legend' }, this.legend.map((key) => key.element), this.when)),
       h('div', { class: 'plot', onpointermove: (event) => this.point(event), onpointerleave: () => this.point(null) },
         this.top, this.middle, this.plot),
+      this.ribbon.element,
       h('p', { class: 'axis', 'aria-hidden': 'true' }, ...['15 min ago', '10', '5', 'now'].map((text) => h('span', {}, text))));
   }
 
@@ -163,8 +165,10 @@ export class Chart {
     this.hair.setAttribute('d', this.index == null ? '' : `M${index + 0.5} 0V100`);
   }
 
-  show(columns) {
+  /** Shows a column of values a layer, and the states they were counted in. */
+  show(columns, states) {
     this.shown = columns;
+    this.ribbon.show(states);
     const floor = new Array(FULL).fill(0);
     let most = 0;
     columns.forEach((values, i) => values.forEach((value, at) => {

@@ -38,7 +38,7 @@ class Row {
     this.spark = new Spark();
     this.rate = h('b');
     this.rateNote = h('small');
-    this.p99 = h('span', { role: 'cell', class: 'p99 number' });
+    this.p99 = h('span', { role: 'cell', class: 'tail number' });
     this.ribbon = new Ribbon();
     this.steer = h('button', { type: 'button', class: 'steer', 'aria-label': `Hold ${circuit.id} open or shut`, onclick: () => hooks.steer(this.id) }, 'Hold…');
     this.element = h('div', { class: 'row', role: 'row', 'data-id': circuit.id },
@@ -92,7 +92,7 @@ class Row {
       next = ends == null ? 'until lifted' : roughly(ends);
       note = ends == null ? '' : `held until ${clock(serverTime(ends), false)}`;
     } else if (recovery?.phase === 'probing') {
-      next = 'probing now';
+      next = 'probing';
       note = `${recovery.successes} of ${recovery.required} succeeded`;
       share = recovery.successes / recovery.required;
     } else if (recovery?.phase === 'ramp') {
@@ -225,11 +225,36 @@ export function eventLine(event, ofOne = false) {
     h('time', { datetime: event.at, title: event.at }, clock(event.at)));
 }
 
+// What each circuit that is not closed has tried since it opened: how often in vain, since when, and the line that says so.
+const attempts = new Map();
+
+/** A circuit that tries and fails again and again has one line, or it would push all others out. */
+function fold(event, line) {
+  const id = event.circuit_id;
+  const before = attempts.get(id);
+  if (event.from === 'closed' || event.to === 'closed') {
+    if (before?.passing) before.line.remove();
+    return attempts.delete(id);
+  }
+  if (before) before.line.remove();
+  const now = { line, tries: before?.tries ?? 0, since: before?.since ?? event.at, passing: event.to === 'half_open' };
+  if (event.to === 'open') now.tries++;
+  if (now.tries > 1) line.querySelector('.said').append(h('span', { class: 'again' }, `. ${now.tries} tries in vain since ${clock(now.since)}.`));
+  attempts.set(id, now);
+}
+
 /** Puts events on top of the feed; `anew` empties it first. */
 export function tell(news, anew = false) {
   const feed = $('feed');
-  if (anew) feed.replaceChildren();
-  feed.prepend(...news.map((event) => eventLine(event)).reverse());
+  if (anew) {
+    feed.replaceChildren();
+    attempts.clear();
+  }
+  for (const event of news) {
+    const line = eventLine(event);
+    feed.prepend(line);
+    if (event.kind === 'transition') fold(event, line);
+  }
   while (feed.childElementCount > events.size) feed.lastElementChild.remove();
 }
 
