@@ -15,7 +15,7 @@ let me = null;
 let heard = null; // when the stream was last heard, as an instant of `performance.now()`
 let heardAt = null; // the same on the server's clock
 let stream = null;
-let dirty = false, pending = false, shifted = 0;
+let dirty = false, pending = false;
 
 // With a `<base>`, links to fragments lead to its address: be there, or each would load the page anew.
 const home = new URL(document.baseURI).pathname;
@@ -88,9 +88,8 @@ let arranged = 0;
 let order = '';
 
 /** Brings the page up to date with the store, with the next frame. */
-function redraw(anew = false, shift = 0) {
+function redraw(anew = false) {
   dirty ||= anew;
-  shifted += shift;
   brand();
   if (pending) return;
   pending = true;
@@ -106,8 +105,7 @@ function redraw(anew = false, shift = 0) {
         dirty = false;
         overview.arrange();
       }
-      overview.refresh(shifted);
-      shifted = 0;
+      overview.refresh();
     } else {
       detail.refresh();
     }
@@ -188,9 +186,8 @@ const on = {
       }
       case 'tick': {
         heardAt = Date.parse(data.now);
-        const { unknown, shift } = store.tick(data);
-        askFor(unknown);
-        redraw(false, shift);
+        askFor(store.tick(data));
+        redraw();
         break;
       }
       case 'event':

@@ -40,8 +40,8 @@ class Gauge {
 
 const COMMANDS = [
   ['Look', 'GET', '', null],
-  ['Force open for an hour', 'POST', 'override', { kind: 'force_open', reason: 'why', expires_in: '1h' }],
-  ['Lift the override', 'DELETE', 'override', { reason: 'why' }],
+  ['Hold open for an hour', 'POST', 'override', { kind: 'force_open', reason: 'why', expires_in: '1h' }],
+  ['Release it', 'DELETE', 'override', { reason: 'why' }],
   ['Reset', 'POST', 'reset', { reason: 'why' }],
 ];
 
@@ -120,10 +120,8 @@ class Detail {
         panel('Window', 'window', this.failures.element, this.slow.element, this.rules),
         panel('Now', 'now', this.recovery, this.numbers),
         panel('The last 15 minutes', 'series', h('div', { class: 'charts' }, this.calls.element, this.times.element)),
-        panel('What happened', 'happened', this.events),
-        panel('Since it was made', 'made', this.totals),
-        panel('Settings', 'settings', this.config),
-        panel('From a shell', 'shell', this.curls)));
+        h('div', { class: 'column wide' }, panel('What happened', 'happened', this.events), panel('From a shell', 'shell', this.curls)),
+        h('div', { class: 'column' }, panel('Since it was made', 'made', this.totals), panel('Settings', 'settings', this.config))));
     this.load();
     this.timer = setInterval(() => this.load(), EVERY);
   }
@@ -132,14 +130,14 @@ class Detail {
     const circuit = circuits.get(this.id);
     try {
       const { series, config, events } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
-      if (this.gone) return;
+      if (this.gone || !series) return;
       this.end = Date.parse(series.end);
       this.step = series.step_ms;
       const rate = (values) => values.map((value) => (value == null ? null : value / (series.step_ms / 1e3)));
       const good = series.calls.map((calls, i) => (calls == null ? null : calls - (series.failures[i] ?? 0)));
       this.calls.show([rate(good), rate(series.failures), rate(series.rejected)], series.state);
       this.times.show([series.p99_ms, series.p50_ms], series.state);
-      replaceList(this.config, [...settings(config)].map(([name, value]) => [name, value, value === 'off' ? 'off' : null]));
+      replaceList(this.config, [...settings(config ?? {})].map(([name, value]) => [name, value, value === 'off' ? 'off' : null]));
       this.events.replaceChildren(...events.map((event) => eventLine(event, true)).reverse());
       if (!events.length) this.events.append(h('li', { class: 'empty' }, 'Nothing yet.'));
       this.show();
@@ -233,7 +231,10 @@ class Detail {
     } else if (recovery?.phase === 'waiting') {
       this.bar = h('i');
       this.barOf = recovery.wait_ms;
-      box.replaceChildren(h('p', {}, `Waits ${span(recovery.wait_ms)} before it tries again${override ? '; the override goes before' : ''}.`), h('span', { class: 'bar waiting' }, this.bar));
+      const words = recovery.awaits_health_check ? 'Waits until a health check passes.'
+        : recovery.wait_ms == null ? 'It would wait before it tries again; the override goes before.'
+        : `Waits ${span(recovery.wait_ms)} before it tries again${override ? '; the override goes before' : ''}.`;
+      box.replaceChildren(h('p', {}, words), recovery.wait_ms == null ? '' : h('span', { class: 'bar waiting' }, this.bar));
     } else {
       box.replaceChildren(h('p', {}, override ? `Its own rules would have it ${automatic.replace('_', '-')}.` : state === 'open' ? 'It waits.' : 'All calls pass.'));
     }
@@ -254,7 +255,7 @@ class Detail {
       write(this.next.firstChild, number);
       write(this.next.lastChild, note);
     }
-    if (this.bar) this.bar.style.transform = `scaleX(${Math.min(1, (left(circuit) ?? 0) / this.barOf).toFixed(3)})`;
+    if (this.bar && this.barOf) this.bar.style.transform = `scaleX(${Math.min(1, (left(circuit) ?? 0) / this.barOf).toFixed(3)})`;
   }
 
   close() {

@@ -114,11 +114,11 @@ function inWords(key) {
   return parts.length ? `Of 60 steps in 15 minutes: ${parts.join(', ')}` : 'Closed for 15 minutes';
 }
 
-/** The least of 1, 2, 5, 10 … that is no less than `value`. */
+/** The least round number that is no less than `value`. */
 function above(value) {
   if (!(value > 0)) return 1;
   const ten = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((n) => n * ten).find((n) => n >= value * 0.999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * ten).find((n) => n >= value * 0.999);
 }
 
 /**

@@ -5,7 +5,7 @@ import { h, shape, shapeOf, write } from './draw.js';
 import { circuits, put, serverNow } from './store.js';
 import { clock, short, stateWord } from './text.js';
 
-const ENDS = [['15m', '15 min', 9e5], ['1h', '1 hour', 36e5], ['4h', '4 hours', 144e5], ['24h', '1 day', 864e5], ['until_cleared', 'until it is lifted', null]];
+const ENDS = [['15m', '15 min', 9e5], ['1h', '1 hour', 36e5], ['4h', '4 hours', 144e5], ['24h', '1 day', 864e5], ['until_cleared', 'until it is released', null]];
 
 const rate = (n) => `${short(n)} calls/s`;
 const passing = ({ rates }) => (rates.calls_per_s > 0 ? `${rate(rates.calls_per_s)} pass now.` : 'No calls pass now.');
@@ -15,13 +15,13 @@ const override = (kind) => ({ kind, path: 'override', method: 'POST', bulk: 'ove
 
 /** What an operator may do: the word on the button, and what it will do, in a sentence. */
 const ACTS = {
-  force_open: { ...override('force_open'), word: 'Force open', hint: 'refuse every call', tone: 'open',
+  force_open: { ...override('force_open'), word: 'Hold open', hint: 'refuse every call', tone: 'open',
     does: (of, end) => `All calls will be refused ${end}. ${passing(of)}` },
-  force_closed: { ...override('force_closed'), word: 'Force closed', hint: 'let every call pass', tone: 'held',
+  force_closed: { ...override('force_closed'), word: 'Hold closed', hint: 'let every call pass', tone: 'held',
     does: (of, end) => `All calls will pass ${end}, however many fail. ${refused(of)}` },
   observe_only: { ...override('observe_only'), word: 'Observe only', hint: 'judge, but refuse nothing', tone: 'held',
     does: (of, end) => `All calls will pass ${end}; the circuit goes on judging, and counts what it would have refused. ${refused(of)}` },
-  clear: { word: 'Lift override', hint: 'let it decide again', path: 'override', method: 'DELETE', bulk: 'clear_override', tone: 'closed',
+  clear: { word: 'Release', hint: 'let it decide again', path: 'override', method: 'DELETE', bulk: 'clear_override', tone: 'closed',
     does: (of) => `Its own rules decide again, at once${of.automatic_state ? `: by them it is ${of.automatic_state.replace('_', '-')}` : ''}. ${passing(of)}` },
   half_open: { word: 'Try now', hint: 'end the wait', path: 'transition', method: 'POST', to: 'half_open', tone: 'half_open',
     does: (of) => `The wait ends now: the next calls are probes, and what becomes of them decides. ${refused(of)}` },

@@ -54,10 +54,7 @@ class Row {
 
   show() {
     const circuit = circuits.get(this.id);
-    if (!circuit || (this.circuit === circuit && this.shift === Row.shift)) return;
-    const shift = this.shift !== Row.shift;
-    const { spark } = circuit;
-    this.shift = Row.shift;
+    if (!circuit || (this.circuit === circuit)) return;
     this.circuit = circuit;
     const look = `${shapeOf(circuit)} ${toneOf(circuit)} ${stateWord(circuit)}`;
     if (look !== this.look) {
@@ -72,8 +69,7 @@ class Row {
     this.rateNote.classList.toggle('below', circuit.state === 'open');
     write(this.rateNote, circuit.state === 'open' ? 'refused/s' : circuit.rates.rejected_per_s ? `/s, ${short(circuit.rates.rejected_per_s)} refused` : '/s');
     write(this.p99, latency(circuit.latency?.p99_ms));
-    if (spark[59] !== this.last || shift) this.spark.show(spark);
-    this.last = spark[59];
+    this.spark.show(circuit.spark);
     this.ribbon.show(circuit.ribbon);
   }
 
@@ -89,7 +85,7 @@ class Row {
     const { recovery } = circuit;
     if (circuit.override) {
       const ends = overrideLeft(circuit);
-      next = ends == null ? 'until lifted' : roughly(ends);
+      next = ends == null ? 'until released' : roughly(ends);
       note = ends == null ? '' : `held until ${clock(serverTime(ends), false)}`;
     } else if (recovery?.phase === 'probing') {
       next = 'probing';
@@ -111,8 +107,6 @@ class Row {
     write(this.since, circuit.state === 'closed' || circuit.override ? '' : `since ${clock(serverTime(-lasted(circuit)))}`);
   }
 }
-Row.shift = 0;
-
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 /** Why it is as it is, in a sentence; with durations that run on between the server's words. */
@@ -200,8 +194,7 @@ function summarise(showing) {
 }
 
 /** Shows what is new of the rows in sight. */
-export function refresh(shift = 0) {
-  if (shift) Row.shift++;
+export function refresh() {
   for (const row of rows.values()) if (row.inSight) row.show();
 }
 

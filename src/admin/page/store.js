@@ -12,7 +12,6 @@ export const events = new Map();
 
 /** The server's time of day minus the browser's, in ms. */
 let ahead = 0;
-let step = null;
 
 /** The server's time of day now, in ms. */
 export const serverNow = () => Date.now() + ahead;
@@ -44,19 +43,31 @@ function settle(old, circuit) {
   circuit.began = near(old?.began, now - circuit.for_ms);
   circuit.until = circuit.retry_after_ms == null ? null : near(old?.until, now + circuit.retry_after_ms);
   const ends = circuit.override?.expires_in_ms;
+  circuit.rates ??= { calls_per_s: 0, failures_per_s: 0, rejected_per_s: 0 };
+  circuit.window.limits ??= {};
   circuit.overrideUntil = ends == null ? null : near(old?.overrideUntil, now + ends);
+  if (circuit.step_left_ms != null) circuit.stepUntil = now + circuit.step_left_ms;
+  delete circuit.step_left_ms;
+  circuit.stepUntil ??= now + STEP;
   return circuit;
 }
 
 function hear(now) {
-  const at = Date.parse(now);
-  ahead = at - Date.now();
-  return Math.floor(at / STEP);
+  ahead = Date.parse(now) - Date.now();
+}
+
+/** Begins new steps of the spark and the ribbon; in them it is as it was. */
+function shift(circuit, steps) {
+  if (steps <= 0) return circuit;
+  const { spark, ribbon, rates, override, state, stepUntil } = circuit;
+  const more = (values, value) => values.concat(new Array(Math.min(60, steps)).fill(value)).slice(-60);
+  const letter = override && override.kind !== 'observe_only' ? 'f' : state[0];
+  return { ...circuit, spark: more(spark, rates.calls_per_s), ribbon: more(ribbon, letter), stepUntil: stepUntil + steps * STEP };
 }
 
 /** Everything anew. */
 export function snapshot(data) {
-  step = hear(data.now);
+  hear(data.now);
   const old = new Map(circuits);
   circuits.clear();
   for (const circuit of data.circuits) circuits.set(circuit.id, settle(old.get(circuit.id), circuit));
@@ -71,25 +82,18 @@ export function put(circuit) {
 
 /** What has changed within a second; the ids of circuits that are told of too little to show them. */
 export function tick(data) {
-  const steps = hear(data.now);
-  const shift = step === null ? 0 : Math.min(60, Math.max(0, steps - step));
-  step = steps;
-  if (shift) for (const circuit of circuits.values()) {
-    for (let i = 0; i < shift; i++) {
-      circuit.spark.push(circuit.rates.calls_per_s && circuit.spark.at(-1));
-      circuit.ribbon.push(circuit.override ? 'f' : circuit.state[0]);
-    }
-    circuit.spark.splice(0, shift);
-    circuit.ribbon.splice(0, shift);
-  }
+  hear(data.now);
+  const now = performance.now();
   const unknown = [];
   for (const { spark_last, ribbon_last, ...news } of data.circuits) {
-    const old = circuits.get(news.id);
+    let old = circuits.get(news.id);
     if (!old) {
       if (news.spark && news.name) circuits.set(news.id, settle(null, news));
       else unknown.push(news.id);
       continue;
     }
+    // How much more is left than was to be expected: so many steps have begun.
+    if ('step_left_ms' in news) old = shift(old, Math.round((news.step_left_ms - (old.stepUntil - now)) / STEP));
     const changed = news.generation !== undefined && news.generation !== old.generation;
     const circuit = { ...old, ...news };
     if (!('for_ms' in news)) circuit.for_ms = lasted(old);
@@ -97,12 +101,16 @@ export function tick(data) {
     if (!('override' in news) && circuit.override?.expires_in_ms != null) {
       circuit.override = { ...circuit.override, expires_in_ms: overrideLeft(old) };
     }
-    if (spark_last !== undefined) circuit.spark[59] = spark_last;
-    if (ribbon_last !== undefined) circuit.ribbon[59] = ribbon_last;
+    if (spark_last !== undefined && !news.spark) circuit.spark = circuit.spark.with(-1, spark_last);
+    if (ribbon_last !== undefined && !news.ribbon) circuit.ribbon = circuit.ribbon.with(-1, ribbon_last);
     circuits.set(news.id, settle(old, circuit));
     if (changed && !('override' in news && 'for_ms' in news && 'cause' in news)) unknown.push(news.id);
   }
-  return { unknown, shift };
+  for (const [id, circuit] of circuits) {
+    // Of a circuit at rest nothing is told.
+    if (now > circuit.stepUntil + SLACK) circuits.set(id, shift(circuit, Math.ceil((now - circuit.stepUntil) / STEP)));
+  }
+  return unknown;
 }
 
 /** Keeps an event; whether it is news. */

@@ -54,8 +54,8 @@ export const count = (n, noun) => `${short(n)} ${noun}${n === 1 ? '' : 's'}`;
 /** The word for what callers meet. */
 export function stateWord(circuit) {
   switch (circuit.override?.kind) {
-    case 'force_open': return 'Forced open';
-    case 'force_closed': return 'Forced closed';
+    case 'force_open': return 'Held open';
+    case 'force_closed': return 'Held closed';
     case 'observe_only': return 'Observed';
   }
   return { open: 'Open', half_open: 'Half-open', closed: 'Closed' }[circuit.state] ?? circuit.state;
