@@ -28,6 +28,8 @@ mod outcome;
 mod overrides;
 mod probes;
 mod ratio;
+#[cfg(feature = "registry")]
+mod registry;
 #[cfg(feature = "shadow")]
 mod replay;
 #[cfg(feature = "reqwest")]
@@ -72,6 +74,11 @@ pub use crate::keyed::{
 };
 #[cfg(all(feature = "keyed", feature = "http"))]
 pub use crate::keyed::{ByHeader, ByHost, ByRoute};
+#[cfg(feature = "registry")]
+pub use crate::registry::{
+    Command, DuplicateName, Event, EventKind, History, Lagged, Latency, Rates, Registry,
+    RegistryBuilder, Series, Step, Subscription, Vitals,
+};
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]

@@ -115,7 +115,7 @@ impl Metrics {
     }
 
     /// Shows a circuit that is gone as one that is closed.
-    #[cfg(feature = "keyed")]
+    #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(crate) fn rest(&self) {
         if let Some(Handles { own: Some(own), .. }) = self.handles.get() {
             own.show_state(State::Closed);

@@ -36,6 +36,7 @@ const FLOORS: [&[&str]; 6] = [
         "docs",
         "keyed",
         "metrics",
+        "registry",
         "reqwest",
         "reqwest_middleware",
         "retry",

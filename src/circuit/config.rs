@@ -16,6 +16,7 @@ use crate::{
     ratio::Ratio,
     rules::{Cancellation, Rules, SlowRule},
     start::Start,
+    state::State,
     throttle::Throttle,
     window::Window,
 };
@@ -143,7 +144,16 @@ impl Config {
         self.observers = Observers::default();
     }
 
-    #[cfg(feature = "keyed")]
+    /// The state its circuits are born in.
+    #[cfg(any(feature = "keyed", feature = "registry"))]
+    pub(crate) fn first_state(&self) -> State {
+        match self.rules.start {
+            Start::Open => State::Open,
+            Start::Closed | Start::ObserveOnly(_) => State::Closed,
+        }
+    }
+
+    #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }

@@ -30,6 +30,8 @@ mod observer;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
+#[cfg(feature = "registry")]
+mod registering;
 #[cfg(feature = "shadow")]
 mod shadow;
 #[cfg(feature = "tokio")]
@@ -121,6 +123,8 @@ struct Shared {
     clock: Clock,
     born: Instant,
     observers: Observers,
+    /// Those of them that hear of every call.
+    call_observers: Observers,
     slow_after: Option<Duration>,
     judges_drops: bool,
     measures_latency: bool,
@@ -201,6 +205,7 @@ impl Circuit {
         #[cfg(not(feature = "shadow"))]
         let measure_latency = config.measure_latency;
         let Config { name, rules, clock, observers, .. } = config;
+        let call_observers = observers.hearing_calls();
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
         let start = rules.start;
@@ -238,6 +243,7 @@ impl Circuit {
             clock,
             born,
             observers,
+            call_observers,
             slow_after,
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
@@ -737,12 +743,12 @@ impl Shared {
 
     #[inline]
     fn tell_call(&self, end: CallEnd, slow: bool, latency: Option<Duration>) {
-        if self.observers.is_empty() {
+        if self.call_observers.is_empty() {
             return;
         }
         let key = self.key.as_deref();
         let call = Call { circuit: &self.name, key, end, slow, latency };
-        self.observers.tell(|observer| observer.on_call(&call));
+        self.call_observers.tell(|observer| observer.on_call(&call));
     }
 
     fn tell(&self, fact: Fact, rules: &Rules) {
