@@ -1,7 +1,9 @@
 //! What a request is for, by its path and method.
 
 use http::Method;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode,
+};
 
 use super::refusal::Refusal;
 
@@ -60,16 +62,43 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["api", "v1", "stream"] if *method == Method::GET => Ok(Route::Stream),
         ["api", "v1", "stream"] => Err(Refusal::method_not_allowed("GET")),
         ["api", "v1", "bulk"] => post(Target::Bulk),
-        ["api", "v1", "circuits", id] => get(Route::Circuit(decode(id)?)),
-        ["api", "v1", "circuits", id, "override"] => match *method {
-            Method::POST => Ok(Route::Steer(Target::SetOverride(decode(id)?))),
-            Method::DELETE => Ok(Route::Steer(Target::ClearOverride(decode(id)?))),
-            _ => Err(Refusal::method_not_allowed("POST, DELETE")),
+        ["api", "v1", "circuits", ref rest @ ..] => match *rest {
+            [id] => get(Route::Circuit(decode(id)?)),
+            [id, action] if is_action(action) && *method != Method::GET => {
+                steer(method, decode(id)?, action)
+            }
+            [name, key] => get(Route::Circuit(id_of(name, key)?)),
+            [name, key, action] if is_action(action) => steer(method, id_of(name, key)?, action),
+            _ => Err(Refusal::not_found()),
         },
-        ["api", "v1", "circuits", id, "transition"] => post(Target::Transition(decode(id)?)),
-        ["api", "v1", "circuits", id, "reset"] => post(Target::Reset(decode(id)?)),
         _ => Err(Refusal::not_found()),
     }
+}
+
+fn is_action(segment: &str) -> bool {
+    matches!(segment, "override" | "transition" | "reset")
+}
+
+fn steer(method: &Method, id: String, action: &str) -> Result<Route, Refusal> {
+    match (action, method) {
+        ("override", &Method::POST) => Ok(Route::Steer(Target::SetOverride(id))),
+        ("override", &Method::DELETE) => Ok(Route::Steer(Target::ClearOverride(id))),
+        ("override", _) => Err(Refusal::method_not_allowed("POST, DELETE")),
+        ("transition", &Method::POST) => Ok(Route::Steer(Target::Transition(id))),
+        ("reset", &Method::POST) => Ok(Route::Steer(Target::Reset(id))),
+        _ => Err(Refusal::method_not_allowed("POST")),
+    }
+}
+
+/// The id of one of a group: a key is in it as it is in a path.
+fn id_of(name: &str, key: &str) -> Result<String, Refusal> {
+    Ok(format!("{}/{}", decode(name)?, encode(&decode(key)?)))
+}
+
+/// Text as one segment of a path.
+pub(super) fn encode(text: &str) -> PercentEncode<'_> {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, KEPT)
 }
 
 fn decode(segment: &str) -> Result<String, Refusal> {
@@ -84,12 +113,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_one_segment_and_decoded_once() {
+    fn an_id_is_a_segment_and_for_one_of_a_group_may_be_two() {
         let route = |path| find(&Method::GET, path).ok();
         let circuit = |id: &str| Some(Route::Circuit(id.to_owned()));
         assert_eq!(route("/api/v1/circuits/inventory"), circuit("inventory"));
         assert_eq!(route("/api/v1/circuits/hosts%2Fa%252Fb"), circuit("hosts/a%2Fb"));
-        assert_eq!(route("/api/v1/circuits/a/b"), None);
+        assert_eq!(route("/api/v1/circuits/hosts/a%2Fb"), circuit("hosts/a%2Fb"));
+        assert_eq!(route("/api/v1/circuits/hosts/override"), circuit("hosts/override"));
+        assert_eq!(
+            find(&Method::POST, "/api/v1/circuits/hosts/a%2fb/reset").ok(),
+            Some(Route::Steer(Target::Reset("hosts/a%2Fb".into())))
+        );
+        assert_eq!(route("/api/v1/circuits/a/b/c"), None);
         assert_eq!(route("/api/v1/circuits/%FF"), None);
     }
 

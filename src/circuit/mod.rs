@@ -265,6 +265,12 @@ impl Circuit {
         self.0.key.as_deref()
     }
 
+    /// Where it gets the time: what the instants of a
+    /// [`Snapshot`](crate::Snapshot) are to be compared with.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
     /// The state the machine has decided on, whatever an operator laid over
     /// it.
     ///
