@@ -126,10 +126,7 @@ impl AdminBuilder {
     ///
     /// Think twice. A service whose dependency is down can often still do
     /// something, and the orchestrator takes every replica out at once.
-    pub fn ready_requires(
-        mut self,
-        circuits: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
+    pub fn ready_requires(mut self, circuits: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.ready_requires.extend(circuits.into_iter().map(Into::into));
         self
     }

@@ -14,7 +14,7 @@ use super::{answer, body::AdminBody};
 const FILES: [(&str, &str, &str); 3] = [
     ("", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
-    ("app.css", "text/css; charset=utf-8", include_str!("page/app.css")),
+    ("style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
 ];
 
 /// The files of the page, ready to send.

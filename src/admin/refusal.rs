@@ -86,6 +86,15 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, "not_possible", message)
     }
 
+    pub(super) fn confirm_mismatch(confirmed: u64, matched: u64) -> Self {
+        let message = format!(
+            "confirm is {confirmed}, but this is for {matched} circuits; nothing was changed"
+        );
+        Self::new(StatusCode::CONFLICT, "confirm_mismatch", message)
+            .field("confirm")
+            .current(json!({ "matched": matched }))
+    }
+
     pub(super) fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", message)
     }

@@ -34,7 +34,7 @@ use super::{
     command::Command,
     fields::Query,
     host::{Audience, Hosts, check_site},
-    list::{Filter, Page as Part, Sort},
+    list::{Filter, Part, Sort},
     page::Page,
     places::Places,
     pulse::Pulse,
@@ -207,7 +207,9 @@ impl Shared {
         };
         self.settings.hosts.check(parts, audience)?;
         if !route::is_guarded(path) {
-            return self.answer_open(&route::find(&parts.method, path)?, parts).map(Begun::Answered);
+            return self
+                .answer_open(&route::find(&parts.method, path)?, parts)
+                .map(Begun::Answered);
         }
         let identity = self.settings.access.identify(parts)?;
         check_site(parts)?;
@@ -386,7 +388,9 @@ impl<B: Body> Service<Request<B>> for AdminService {
                     read: Vec::new(),
                     late: tokio::time::sleep(BODY_WITHIN),
                 });
-                return AdminFuture { step: Step::Reading { body, reading: Box::into_pin(reading) } };
+                return AdminFuture {
+                    step: Step::Reading { body, reading: Box::into_pin(reading) },
+                };
             }
             Ok(Begun::Answered(answer)) => answer,
             Err(refusal) => refusal.into_response(),
@@ -467,9 +471,10 @@ fn poll_body<B: Body>(
     late: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Refusal>> {
-    loop {
+    // A body that always has something must not have the thread to itself.
+    for _ in 0..64 {
         let frame = match body.as_mut().poll_frame(cx) {
-            Poll::Pending => break,
+            Poll::Pending => return late.poll(cx).map(|()| Err(Refusal::too_slow())),
             Poll::Ready(None) => return Poll::Ready(Ok(())),
             Poll::Ready(Some(Err(_))) => {
                 return Poll::Ready(Err(Refusal::malformed("the body broke off")));
@@ -487,6 +492,7 @@ fn poll_body<B: Body>(
             data.advance(length);
         }
     }
+    cx.waker().wake_by_ref();
     late.poll(cx).map(|()| Err(Refusal::too_slow()))
 }
 
