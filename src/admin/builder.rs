@@ -164,10 +164,13 @@ fn valid_path(path: &str) -> Result<&str, ConfigError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '~' | '/');
     let is_path = shorter.is_empty()
         || shorter.starts_with('/') && !shorter.contains("//") && shorter.chars().all(allowed);
-    if is_path {
+    // The service has paths of its own there, and a path could be meant either way.
+    let is_own = matches!(shorter, "/api" | "/api/v1");
+    if is_path && !is_own {
         return Ok(shorter);
     }
-    let expected = "must start with a slash, and be of A-Z a-z 0-9 . _ - ~ and single slashes";
+    let expected =
+        "must start with a slash, be of A-Z a-z 0-9 . _ - ~ and single slashes, and not be /api";
     Err(ConfigError::new("base_path", format_args!("{path:?}"), expected))
 }
 
