@@ -16,7 +16,6 @@ use crate::{
     ratio::Ratio,
     rules::{Cancellation, Rules, SlowRule},
     start::Start,
-    state::State,
     throttle::Throttle,
     window::Window,
 };
@@ -146,7 +145,9 @@ impl Config {
 
     /// The state its circuits are born in.
     #[cfg(any(feature = "keyed", feature = "registry"))]
-    pub(crate) fn first_state(&self) -> State {
+    pub(crate) fn first_state(&self) -> crate::state::State {
+        use crate::state::State;
+
         match self.rules.start {
             Start::Open => State::Open,
             Start::Closed | Start::ObserveOnly(_) => State::Closed,
