@@ -276,6 +276,31 @@ impl Circuit {
         }
     }
 
+    /// The name, the rules it goes by now, and the clock, as a configuration
+    /// to look at or to start another circuit from. Observers, shadows and a
+    /// recorder are left out.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let circuit = Circuit::new(Config::builder("inventory").minimum_calls(5).build()?);
+    /// let twin = Circuit::new(circuit.config());
+    /// assert_eq!(twin.name(), "inventory");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> Config {
+        let rules = self.0.lock().machine.rules().clone();
+        let measured_for_rules = rules.slow_calls.is_some();
+        Config::of_circuit(
+            Arc::clone(&self.0.name),
+            rules,
+            self.0.clock.clone(),
+            self.0.measures_latency && !measured_for_rules,
+        )
+    }
+
     /// The circuit at this instant. Changes nothing.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.now();
@@ -297,6 +322,7 @@ impl Circuit {
             key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
+            at: self.0.instant(now),
             since: self.0.instant(view.since),
             retry_after: view.retry_after,
             cause: view.cause,

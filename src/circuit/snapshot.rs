@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub state: State,
     /// Grows with every transition and reset.
     pub generation: u64,
+    /// When it was taken, by the circuit's clock.
+    pub at: Instant,
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with
