@@ -42,6 +42,8 @@ mod reqwest_middleware;
 mod retry;
 mod rules;
 mod sealed;
+#[cfg(feature = "serde")]
+mod serde;
 mod service;
 #[cfg(feature = "stale-if-error")]
 mod stale_if_error;

@@ -35,7 +35,7 @@ impl Seen {
     pub(super) fn of(registry: &Registry, circuit: Circuit) -> Self {
         let vitals = registry.vitals(&circuit);
         let snapshot = circuit.snapshot();
-        let now = circuit.clock().now();
+        let now = snapshot.at;
         Self {
             id: id(&snapshot.name, snapshot.key.as_deref()),
             state: met_by_callers(&snapshot),

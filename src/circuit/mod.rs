@@ -265,12 +265,6 @@ impl Circuit {
         self.0.key.as_deref()
     }
 
-    /// Where it gets the time: what the instants of a
-    /// [`Snapshot`](crate::Snapshot) are to be compared with.
-    pub fn clock(&self) -> &Clock {
-        &self.0.clock
-    }
-
     /// The state the machine has decided on, whatever an operator laid over
     /// it.
     ///
@@ -282,6 +276,31 @@ impl Circuit {
             gate if gate & KIND == OPEN => State::Open,
             _ => self.0.lock().machine.view(self.now()).state,
         }
+    }
+
+    /// The name, the rules it goes by now, and the clock, as a configuration
+    /// to look at or to start another circuit from. Observers, shadows and a
+    /// recorder are left out.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let circuit = Circuit::new(Config::builder("inventory").minimum_calls(5).build()?);
+    /// let twin = Circuit::new(circuit.config());
+    /// assert_eq!(twin.name(), "inventory");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> Config {
+        let rules = self.0.lock().machine.rules().clone();
+        let measured_for_rules = rules.slow_calls.is_some();
+        Config::of_circuit(
+            Arc::clone(&self.0.name),
+            rules,
+            self.0.clock.clone(),
+            self.0.measures_latency && !measured_for_rules,
+        )
     }
 
     /// The circuit at this instant. Changes nothing.
@@ -306,6 +325,7 @@ impl Circuit {
             state: view.state,
             generation: view.generation,
             revision: view.revision,
+            at: self.0.instant(now),
             since: self.0.instant(view.since),
             retry_after: view.retry_after,
             cause: view.cause,

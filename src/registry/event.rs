@@ -23,6 +23,33 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+impl Event {
+    /// Whose it is, in one word that can stand in a path: the circuit's name,
+    /// and if it is one of a group a slash and the key, percent-encoded.
+    pub fn circuit_id(&self) -> String {
+        id_of(&self.circuit, self.key.as_deref())
+    }
+}
+
+/// The name, and the key behind a slash with everything encoded that is neither
+/// a letter, a digit nor one of `-._~`.
+pub(super) fn id_of(name: &str, key: Option<&str>) -> String {
+    use fmt::Write;
+
+    let mut id = name.to_owned();
+    let Some(key) = key else { return id };
+    id.push('/');
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            id.push(byte.into());
+        } else {
+            // A `String` takes everything.
+            let _ = write!(id, "%{byte:02X}");
+        }
+    }
+    id
+}
+
 /// What happened: see [`Event`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -191,10 +191,8 @@ impl Track {
 
     fn rates(&self) -> Rates {
         let Some(first) = self.looks.front() else { return Rates::default() };
-        let over = self.last.at - first.at;
-        if over.is_zero() {
-            return Rates::default();
-        }
+        // A call just after the start is not a thousand a second.
+        let over = (self.last.at - first.at).max(LOOKS);
         let seen = self.last.seen.since(first.seen);
         let rate = |count: u64| count as f64 / over.as_secs_f64();
         Rates {

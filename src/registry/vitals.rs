@@ -32,7 +32,8 @@ pub struct Rates {
     pub failures: f64,
     /// Calls that were refused.
     pub rejected: f64,
-    /// Over how long: less than 10 seconds at first, more if nobody looked.
+    /// Over how long: less than 10 seconds at first, but at least one; more if
+    /// nobody looked.
     pub over: Duration,
 }
 
