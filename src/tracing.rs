@@ -36,6 +36,7 @@ impl Observer for Trace {
                 circuit,
                 kind = active.kind.as_str(),
                 reason = active.reason.as_deref().unwrap_or_default(),
+                owner = active.owner.as_deref(),
                 expires_in = ?active.expires_in,
                 "{circuit}: an operator set {}",
                 active.kind.as_str()

@@ -36,9 +36,11 @@ const FLOORS: [&[&str]; 6] = [
         "docs",
         "keyed",
         "metrics",
+        "registry",
         "reqwest",
         "reqwest_middleware",
         "retry",
+        "serde",
         "stale_if_error",
         "tonic",
         "tracing",
@@ -46,7 +48,7 @@ const FLOORS: [&[&str]; 6] = [
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 14] = [
+const FOREIGN: [(&str, usize); 17] = [
     ("tokio", 2),
     ("tower", 3),
     ("tower_layer", 3),
@@ -55,10 +57,13 @@ const FOREIGN: [(&str, usize); 14] = [
     ("http", 4),
     ("bytes", 5),
     ("hashbrown", 5),
+    ("humantime", 5),
     ("metrics", 5),
     ("quick_cache", 5),
     ("reqwest", 5),
     ("reqwest_middleware", 5),
+    ("serde", 5),
+    ("strsim", 5),
     ("tonic", 5),
     ("tracing", 5),
 ];

@@ -30,11 +30,14 @@ mod observer;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
+#[cfg(feature = "registry")]
+mod registering;
 #[cfg(feature = "shadow")]
 mod shadow;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
+mod steer;
 mod sync;
 #[cfg(feature = "tokio")]
 mod waiter;
@@ -64,6 +67,7 @@ pub use self::{
     observer::{Call, Observer, Transition},
     permit::{Permit, Reading},
     snapshot::{Snapshot, WindowSnapshot},
+    steer::{IfRevision, SteerError},
 };
 use self::{
     observer::Observers,
@@ -119,6 +123,8 @@ struct Shared {
     clock: Clock,
     born: Instant,
     observers: Observers,
+    /// Those of them that hear of every call.
+    call_observers: Observers,
     slow_after: Option<Duration>,
     judges_drops: bool,
     measures_latency: bool,
@@ -199,6 +205,7 @@ impl Circuit {
         #[cfg(not(feature = "shadow"))]
         let measure_latency = config.measure_latency;
         let Config { name, rules, clock, observers, .. } = config;
+        let call_observers = observers.hearing_calls();
         let slow_after = rules.slow_calls.map(|rule| rule.threshold);
         let judges_drops = rules.cancellation == Cancellation::ByAge;
         let start = rules.start;
@@ -236,6 +243,7 @@ impl Circuit {
             clock,
             born,
             observers,
+            call_observers,
             slow_after,
             judges_drops,
             measures_latency: measure_latency || slow_after.is_some(),
@@ -270,6 +278,31 @@ impl Circuit {
         }
     }
 
+    /// The name, the rules it goes by now, and the clock, as a configuration
+    /// to look at or to start another circuit from. Observers, shadows and a
+    /// recorder are left out.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let circuit = Circuit::new(Config::builder("inventory").minimum_calls(5).build()?);
+    /// let twin = Circuit::new(circuit.config());
+    /// assert_eq!(twin.name(), "inventory");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> Config {
+        let rules = self.0.lock().machine.rules().clone();
+        let measured_for_rules = rules.slow_calls.is_some();
+        Config::of_circuit(
+            Arc::clone(&self.0.name),
+            rules,
+            self.0.clock.clone(),
+            self.0.measures_latency && !measured_for_rules,
+        )
+    }
+
     /// The circuit at this instant. Changes nothing.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.now();
@@ -291,6 +324,8 @@ impl Circuit {
             key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
+            revision: view.revision,
+            at: self.0.instant(now),
             since: self.0.instant(view.since),
             retry_after: view.retry_after,
             cause: view.cause,
@@ -337,6 +372,17 @@ impl Circuit {
     /// in flight will change nothing. Overrides and totals stay.
     pub fn reset(&self) {
         self.update(Machine::reset);
+    }
+
+    /// Ends the wait of an open circuit, if need be before its
+    /// [health check](Self) has passed: the next calls are probes.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError::NotOpen`], if it is not open: a closed circuit has nothing
+    /// to probe.
+    pub fn end_wait(&self) -> Result<(), SteerError> {
+        self.if_revision(None).end_wait().map(|_| ())
     }
 
     /// Lays an operator's decision over the machine's, in place of the one
@@ -723,12 +769,12 @@ impl Shared {
 
     #[inline]
     fn tell_call(&self, end: CallEnd, slow: bool, latency: Option<Duration>) {
-        if self.observers.is_empty() {
+        if self.call_observers.is_empty() {
             return;
         }
         let key = self.key.as_deref();
         let call = Call { circuit: &self.name, key, end, slow, latency };
-        self.observers.tell(|observer| observer.on_call(&call));
+        self.call_observers.tell(|observer| observer.on_call(&call));
     }
 
     fn tell(&self, fact: Fact, rules: &Rules) {

@@ -38,6 +38,12 @@ pub struct Snapshot {
     pub state: State,
     /// Grows with every transition and reset.
     pub generation: u64,
+    /// Grows by one with every transition and reset, with every override that
+    /// is set, lifted or over, and with every reconfiguration: see
+    /// [`Circuit::if_revision`](crate::Circuit::if_revision).
+    pub revision: u64,
+    /// When it was taken, by the circuit's clock.
+    pub at: Instant,
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with

@@ -41,6 +41,8 @@ pub(crate) struct Machine {
     phase: Phase,
     /// Grows with every transition and reset.
     generation: u64,
+    /// Grows with whatever an operator may have to know of.
+    revision: u64,
     since: Time,
     /// Of the last opening; none once closed.
     cause: Option<Cause>,
@@ -81,6 +83,7 @@ struct Open {
 struct Overlay {
     kind: OverrideKind,
     reason: Option<String>,
+    owner: Option<String>,
     until: Option<Time>,
 }
 
@@ -255,6 +258,7 @@ pub(crate) struct Transition {
 pub(crate) struct View {
     pub(crate) state: State,
     pub(crate) generation: u64,
+    pub(crate) revision: u64,
     pub(crate) since: Time,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) cause: Option<Cause>,
@@ -313,6 +317,7 @@ impl Machine {
             phase,
             rules,
             generation: 0,
+            revision: 0,
             since: Time::ZERO,
             cause,
             step: 0,
@@ -480,6 +485,16 @@ impl Machine {
         }
     }
 
+    /// Ends the wait of an open circuit by hand: the next calls are probes,
+    /// whatever a health check says. Returns whether it was open.
+    pub(crate) fn end_wait(&mut self, now: Time, facts: &mut Facts) -> bool {
+        self.settle(now, facts);
+        let Phase::Open(Open { wait, .. }) = self.phase else { return false };
+        let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
+        self.enter(half_open, Cause::WaitEnded, None, self.now, facts);
+        true
+    }
+
     /// Closes with everything empty and the wait at its first step.
     pub(crate) fn reset(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
@@ -487,6 +502,7 @@ impl Machine {
             self.phase = Phase::Closed(Closed::new(&self.rules));
             self.hinted_until = None;
             self.generation += 1;
+            self.revision += 1;
             self.since = self.now;
             facts.wake = true;
             if self.rules.throttle.is_some() {
@@ -502,8 +518,10 @@ impl Machine {
         self.overlay = Some(Overlay {
             kind: over.kind,
             reason: over.reason.clone(),
+            owner: over.owner.clone(),
             until: over.expires_in.map(|duration| self.now.after(duration)),
         });
+        self.revision += 1;
         facts.happened.push(Fact::Override { set: Some(over) });
         facts.wake = true;
         // One that lasts no time at all is over.
@@ -512,10 +530,16 @@ impl Machine {
 
     pub(crate) fn clear_override(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
-        if self.overlay.take().is_some() {
-            facts.happened.push(Fact::Override { set: None });
-            facts.wake = true;
+        if self.overlay.is_some() {
+            self.lift_override(facts);
         }
+    }
+
+    fn lift_override(&mut self, facts: &mut Facts) {
+        self.overlay = None;
+        self.revision += 1;
+        facts.happened.push(Fact::Override { set: None });
+        facts.wake = true;
     }
 
     /// From now on an opening lasts until the dependency is found healthy.
@@ -604,6 +628,7 @@ impl Machine {
         View {
             state: self.state(),
             generation: self.generation,
+            revision: self.revision,
             since: self.since,
             retry_after: self.retry_after(now),
             cause: self.cause.clone(),
@@ -634,6 +659,7 @@ impl Machine {
             active_override: self.overlay.as_ref().map(|overlay| Override {
                 kind: overlay.kind,
                 reason: overlay.reason.clone(),
+                owner: overlay.owner.clone(),
                 expires_in: overlay.until.map(|until| until.since(now)),
             }),
         }
@@ -645,6 +671,13 @@ impl Machine {
             Phase::Open(_) => State::Open,
             Phase::HalfOpen(_) | Phase::Ramp(_) => State::HalfOpen,
         }
+    }
+
+    /// Lets time have done what it does by itself, and says which revision
+    /// that is.
+    pub(crate) fn revision_at(&mut self, now: Time, facts: &mut Facts) -> u64 {
+        self.settle(now, facts);
+        self.revision
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -786,9 +819,7 @@ impl Machine {
     fn settle(&mut self, now: Time, facts: &mut Facts) {
         self.now = self.now.max(now);
         if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
-            self.overlay = None;
-            facts.happened.push(Fact::Override { set: None });
-            facts.wake = true;
+            self.lift_override(facts);
         }
         // Probes whose leases end together fail together; ones whose leases
         // end after the circuit has opened again are late, and stale.
@@ -888,6 +919,7 @@ impl Machine {
         };
         self.phase = phase;
         self.generation += 1;
+        self.revision += 1;
         self.since = at;
         facts.happened.push(Fact::Transition(Transition {
             from,

@@ -1,0 +1,370 @@
+//! Circuits and events as JSON.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    list::{Filter, Part, Sort},
+    route::encode,
+    sentence::sentence,
+    time::{fine_millis, millis, rfc3339, round, wall_clock, wall_time},
+};
+use crate::{
+    Circuit, Event, EventKind, Override, OverrideKind, Registry, Series, Snapshot, State, Step,
+    Vitals,
+};
+
+/// How many events go with the detail of a circuit.
+const RECENT: usize = 50;
+
+/// A circuit at one instant, with all there is to say of it.
+pub(super) struct Seen {
+    pub(super) id: String,
+    pub(super) circuit: Circuit,
+    /// What callers meet, an override included.
+    pub(super) state: State,
+    pub(super) snapshot: Snapshot,
+    pub(super) vitals: Option<Vitals>,
+    /// By the circuit's clock.
+    now: Instant,
+    wall: SystemTime,
+}
+
+impl Seen {
+    pub(super) fn of(registry: &Registry, circuit: Circuit) -> Self {
+        let vitals = registry.vitals(&circuit);
+        let snapshot = circuit.snapshot();
+        let now = snapshot.at;
+        Self {
+            id: id(&snapshot.name, snapshot.key.as_deref()),
+            state: met_by_callers(&snapshot),
+            wall: wall_clock(),
+            circuit,
+            snapshot,
+            vitals,
+            now,
+        }
+    }
+
+    fn lasted(&self) -> Duration {
+        self.now.saturating_duration_since(self.snapshot.since)
+    }
+
+    /// All there is in a list.
+    pub(super) fn to_json(&self) -> Map<String, Value> {
+        let mut all = self.to_news();
+        all.extend(self.to_ages());
+        all.insert("name".into(), self.snapshot.name.as_str().into());
+        all.insert("key".into(), self.snapshot.key.as_deref().into());
+        let steps = || self.vitals.iter().flat_map(|vitals| &vitals.series.steps);
+        let running = self.vitals.as_ref().map(|vitals| &vitals.series);
+        let count = steps().count();
+        let spark = steps()
+            .enumerate()
+            .map(|(index, step)| spark(*step, running.filter(|_| index + 1 == count)));
+        all.insert("spark".into(), spark.collect());
+        all.insert("ribbon".into(), steps().map(|step| ribbon(*step)).collect());
+        all
+    }
+
+    /// What changes, and is told when it does.
+    pub(super) fn to_news(&self) -> Map<String, Value> {
+        let Snapshot { window, totals, .. } = &self.snapshot;
+        let vitals = self.vitals.as_ref();
+        let news = json!({
+            "id": self.id,
+            "state": state_word(self.state),
+            "automatic_state": state_word(self.snapshot.state),
+            "override": self.snapshot.active_override.as_ref().map(over),
+            "generation": self.snapshot.revision,
+            "retry_after_ms": self.snapshot.retry_after.map(millis),
+            "cause": self.snapshot.cause.as_ref().map(ToString::to_string),
+            "sentence": sentence(&self.snapshot, self.lasted()),
+            "window": {
+                "calls": window.calls,
+                "failures": window.failures,
+                "slow": window.slow,
+                "overdue": window.overdue,
+                "failure_rate": window.failure_rate,
+                "slow_rate": window.slow_rate,
+                "limits": limits(&self.circuit),
+            },
+            "recovery": self.recovery(),
+            "rates": vitals.map(|vitals| json!({
+                "calls_per_s": round(vitals.rates.calls, 100.0),
+                "failures_per_s": round(vitals.rates.failures, 100.0),
+                "rejected_per_s": round(vitals.rates.rejected, 100.0),
+            })),
+            "latency": vitals.and_then(|vitals| vitals.latency.as_ref()).map(|latency| json!({
+                "p50_ms": fine_millis(latency.p50),
+                "p90_ms": fine_millis(latency.p90),
+                "p99_ms": fine_millis(latency.p99),
+                "samples": latency.samples,
+            })),
+            "totals": {
+                "success": totals.success,
+                "failure": totals.failure,
+                "slow": totals.slow,
+                "ignored": totals.ignored,
+                "cancelled": totals.cancelled,
+                "stale": totals.stale,
+                "rejected": totals.rejected,
+                "would_reject": totals.would_reject,
+                "opened": totals.opened,
+                "fallback_answered": totals.fallback_answered,
+                "fallback_failed": totals.fallback_failed,
+                "fallback_cancelled": totals.fallback_cancelled,
+            },
+        });
+        object(news)
+    }
+
+    /// What grows older all the time, and is no news.
+    pub(super) fn to_ages(&self) -> Map<String, Value> {
+        let since = wall_time(self.snapshot.since, self.now, self.wall);
+        let mut ages = object(json!({ "since": rfc3339(since), "for_ms": millis(self.lasted()) }));
+        if let Some(active) = &self.snapshot.active_override {
+            let mut over = over(active);
+            over["expires_in_ms"] = active.expires_in.map(millis).into();
+            ages.insert("override".into(), over);
+        }
+        if let Some(Vitals { series, .. }) = &self.vitals {
+            let left = series.step.saturating_sub(series.running_for);
+            ages.insert("step_left_ms".into(), millis(left).into());
+        }
+        ages
+    }
+
+    /// The step that is running, for the ends of the spark and the ribbon.
+    pub(super) fn to_last(&self) -> Map<String, Value> {
+        let series = self.vitals.as_ref().map(|vitals| &vitals.series);
+        let last = series.and_then(|series| *series.steps.last()?);
+        object(json!({ "spark_last": spark(last, series), "ribbon_last": ribbon(last) }))
+    }
+
+    fn recovery(&self) -> Value {
+        match (self.snapshot.state, &self.snapshot.probes, self.snapshot.admitted_share) {
+            (State::Open, ..) => {
+                // Under a forced opening it may be that one's end.
+                let is_forced =
+                    self.state == State::Open && self.snapshot.active_override.is_some();
+                let left = self.snapshot.retry_after.filter(|_| !is_forced);
+                json!({
+                    "phase": "waiting",
+                    "wait_ms": left.map(|left| millis(self.lasted() + left)),
+                    "left_ms": left.map(millis),
+                    "awaits_health_check": self.snapshot.awaits_health_check,
+                })
+            }
+            (State::HalfOpen, Some(probes), _) => json!({
+                "phase": "probing",
+                "required": probes.required,
+                "successes": probes.successes,
+                "failures": probes.failures,
+                "in_flight": probes.in_flight,
+                "permits_left": probes.permits_left,
+            }),
+            (State::HalfOpen, None, Some(share)) => {
+                json!({ "phase": "ramp", "admitted_share": round(share, 1e3) })
+            }
+            _ => Value::Null,
+        }
+    }
+}
+
+/// How a circuit is called: by its name, and for one of a group by its key
+/// behind a slash, written as in a path.
+fn id(name: &str, key: Option<&str>) -> String {
+    match key {
+        None => name.to_owned(),
+        Some(key) => format!("{name}/{}", encode(key)),
+    }
+}
+
+/// The state that callers meet.
+pub(super) fn met_by_callers(snapshot: &Snapshot) -> State {
+    match snapshot.active_override.as_ref().map(|over| over.kind) {
+        None => snapshot.state,
+        Some(OverrideKind::ForceOpen) => State::Open,
+        Some(_) => State::Closed,
+    }
+}
+
+pub(super) const fn state_word(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::HalfOpen => "half_open",
+        _ => "closed",
+    }
+}
+
+/// Without what is left of it.
+fn over(over: &Override) -> Value {
+    json!({
+        "kind": over.kind.as_str().replace('-', "_"),
+        "reason": over.reason,
+        "owner": over.owner,
+        "expires_in_ms": null,
+    })
+}
+
+fn limits(_: &Circuit) -> Value {
+    Value::Null
+}
+
+fn config(_: &Circuit) -> Value {
+    Value::Null
+}
+
+/// Calls a second; the step that is running is judged by what has passed of it.
+fn spark(step: Option<Step>, running: Option<&Series>) -> Value {
+    let Some(step) = step else { return Value::Null };
+    let lasted = match running {
+        Some(series) => series.running_for.max(Duration::from_secs(1)),
+        None => Duration::from_secs(15),
+    };
+    round(step.calls as f64 / lasted.as_secs_f64(), 100.0)
+}
+
+fn ribbon(step: Option<Step>) -> Value {
+    let Some(step) = step else { return Value::Null };
+    let letter = match step.worst {
+        _ if step.is_forced => "f",
+        State::Open => "o",
+        State::HalfOpen => "h",
+        _ => "c",
+    };
+    letter.into()
+}
+
+fn series(series: &Series, wall: SystemTime) -> Value {
+    let each = |of: fn(Step) -> Value| -> Value {
+        series.steps.iter().map(|step| step.map_or(Value::Null, of)).collect()
+    };
+    let rest = series.step.saturating_sub(series.running_for);
+    json!({
+        "step_ms": millis(series.step),
+        "end": rfc3339(wall + rest),
+        "calls": each(|step| step.calls.into()),
+        "failures": each(|step| step.failures.into()),
+        "slow": each(|step| step.slow.into()),
+        "rejected": each(|step| step.rejected.into()),
+        "p50_ms": each(|step| step.p50.map(fine_millis).into()),
+        "p99_ms": each(|step| step.p99.map(fine_millis).into()),
+        "state": each(|step| ribbon(Some(step))),
+    })
+}
+
+/// All circuits, as they are.
+pub(super) fn all(registry: &Registry) -> Vec<Seen> {
+    registry.circuits().into_iter().map(|circuit| Seen::of(registry, circuit)).collect()
+}
+
+/// The circuits that are asked for. The counts are of all there are.
+pub(super) fn list(registry: &Registry, filter: &Filter, sort: Sort, part: Part) -> Value {
+    let mut all = all(registry);
+    let count = |state| all.iter().filter(|seen| seen.state == state).count();
+    let counts = json!({
+        "open": count(State::Open),
+        "half_open": count(State::HalfOpen),
+        "closed": count(State::Closed),
+        "overridden": all.iter().filter(|seen| seen.snapshot.active_override.is_some()).count(),
+    });
+    all.retain(|seen| filter.is_met_by(seen));
+    sort.sort(&mut all);
+    let circuits = all.iter().skip(part.offset).take(part.limit).map(Seen::to_json);
+    json!({
+        "now": rfc3339(wall_clock()),
+        "total": all.len(),
+        "offset": part.offset,
+        "counts": counts,
+        "circuits": circuits.map(Value::Object).collect::<Value>(),
+    })
+}
+
+/// One circuit as it is in a list.
+pub(super) fn one(registry: &Registry, circuit: &Circuit) -> Value {
+    Seen::of(registry, circuit.clone()).to_json().into()
+}
+
+/// All there is to know of a circuit.
+pub(super) fn detail(registry: &Registry, circuit: &Circuit) -> Value {
+    let seen = Seen::of(registry, circuit.clone());
+    json!({
+        "now": rfc3339(seen.wall),
+        "circuit": seen.to_json(),
+        "config": config(circuit),
+        "series": seen.vitals.as_ref().map(|vitals| series(&vitals.series, seen.wall)),
+        "events": latest(registry, &seen.id, RECENT),
+    })
+}
+
+/// The latest events of a circuit, in their order.
+pub(super) fn latest(registry: &Registry, of: &str, most: usize) -> Value {
+    let history = registry.events_after(0, usize::MAX);
+    let events = history.events.iter().rev().filter(|event| is_of(event, of)).take(most);
+    let events: Vec<_> = events.collect();
+    events.into_iter().rev().map(|event| self::event(event)).collect()
+}
+
+/// Events after one, of one circuit or of all.
+pub(super) fn events(registry: &Registry, after: u64, limit: usize, of: Option<&str>) -> Value {
+    let most = if of.is_some() { usize::MAX } else { limit };
+    let history = registry.events_after(after, most);
+    let events = history.events.iter().filter(|event| of.is_none_or(|of| is_of(event, of)));
+    json!({
+        "events": events.take(limit).map(|event| self::event(event)).collect::<Value>(),
+        "missed": history.missed,
+        "last_id": history.last_id,
+    })
+}
+
+fn is_of(event: &Event, circuit: &str) -> bool {
+    match &event.key {
+        None => *event.circuit == *circuit,
+        Some(key) => id(&event.circuit, Some(key)) == circuit,
+    }
+}
+
+/// An event; what it has none of is null.
+pub(super) fn event(event: &Event) -> Value {
+    let (mut from, mut to, mut by, mut reason, mut action) = (None, None, None, None, None);
+    match &event.kind {
+        EventKind::Transition(transition) => {
+            from = Some(state_word(transition.from));
+            to = Some(state_word(transition.to));
+        }
+        EventKind::OverrideSet(over) => {
+            by = over.owner.as_deref();
+            reason = over.reason.as_deref();
+        }
+        EventKind::Command(command) => {
+            by = command.by.as_deref();
+            reason = command.reason.as_deref();
+            action = Some(command.action.as_str());
+        }
+        _ => {}
+    }
+    json!({
+        "id": event.id,
+        "at": rfc3339(event.at),
+        "circuit_id": id(&event.circuit, event.key.as_deref()),
+        "name": &*event.circuit,
+        "key": event.key.as_deref(),
+        "kind": event.kind.as_str().replace('-', "_"),
+        "sentence": event.to_string(),
+        "from": from,
+        "to": to,
+        "action": action,
+        "by": by,
+        "reason": reason,
+    })
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}
