@@ -12,7 +12,7 @@ use super::{
     track::Track,
     vitals::Vitals,
 };
-use crate::{Circuit, Clock, Observer, Override, OverrideKind, State, Transition};
+use crate::{Circuit, Clock, Observer, Override, OverrideKind, Reconfigured, State, Transition};
 
 /// Watches one circuit.
 pub(super) struct Watch {
@@ -107,7 +107,7 @@ impl Observer for Watch {
         });
     }
 
-    fn on_reconfigured(&self, _: &str) {
+    fn on_reconfigured(&self, _: &Reconfigured) {
         self.publish(EventKind::Reconfigured);
     }
 

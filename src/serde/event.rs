@@ -13,7 +13,7 @@ use crate::{Event, EventKind, Latency, Rates, Series, Vitals};
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let (by, reason) = match &self.kind {
-            EventKind::OverrideSet(over) => (None, over.reason.as_deref()),
+            EventKind::OverrideSet(over) => (over.owner.as_deref(), over.reason.as_deref()),
             EventKind::Command(command) => (command.by.as_deref(), command.reason.as_deref()),
             _ => (None, None),
         };
