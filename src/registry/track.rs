@@ -232,10 +232,6 @@ impl Track {
                 self.forced.is_some_and(|until| until.is_none_or(|until| until > start));
             self.steps.push_back(Step::starting(self.state, is_forced));
         }
-        if first > self.latest + 1 {
-            // All of them are new.
-            self.steps.drain(..self.steps.len() - STEPS.min(self.steps.len()));
-        }
         self.latest = latest;
         while self.measured.front().is_some_and(|(number, _)| number + MINUTE as u64 <= latest) {
             self.measured.pop_front();
