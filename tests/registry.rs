@@ -15,8 +15,9 @@ use std::{
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
 use tower_breaker::{
-    Backoff, Circuit, Command, Config, ConfigBuilder, DuplicateName, EventKind, Lagged,
-    ManualClock, Observer, Outcome, Override, Registry, Start, State, Step, Subscription,
+    Backoff, Circuit, Command, Config, ConfigBuilder, DuplicateName, EventKind, Key, KeyedCircuits,
+    KeyedCircuitsBuilder, Lagged, ManualClock, Observer, Outcome, Override, Registry, Start, State,
+    Step, Subscription,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -690,6 +691,138 @@ fn what_a_call_counts_as_is_what_the_totals_say() {
     assert!(circuit.try_acquire().is_err());
     let step = registry.vitals(&circuit).unwrap().series.steps[59].unwrap();
     assert_eq!((step.calls, step.failures, step.slow, step.rejected), (5, 1, 1, 1));
+}
+
+/// A group with a minimum of everything.
+fn hosts(clock: &ManualClock) -> KeyedCircuitsBuilder {
+    let template = Config::builder("hosts").consecutive_failures(1).clock(clock).build().unwrap();
+    KeyedCircuits::builder(template).capacity(100)
+}
+
+#[test]
+fn a_group_is_listed_by_name_and_key() {
+    let registry = Registry::new();
+    registry.circuit(config("a")).unwrap();
+    registry.circuit(config("z")).unwrap();
+    let group = registry.keyed(hosts(&ManualClock::new())).unwrap();
+    for key in ["two", "one", "three/\u{e9}"] {
+        group.get_or_create(key);
+    }
+    let listed: Vec<_> = registry
+        .circuits()
+        .iter()
+        .map(|circuit| (circuit.name().to_owned(), circuit.key().map(str::to_owned)))
+        .collect();
+    let of = |name: &str, key: Option<&str>| (name.to_owned(), key.map(str::to_owned));
+    assert_eq!(
+        listed,
+        [
+            of("a", None),
+            of("hosts", None),
+            of("hosts", Some("one")),
+            of("hosts", Some("three/\u{e9}")),
+            of("hosts", Some("two")),
+            of("z", None)
+        ]
+    );
+    group.get_or_create("two").trip();
+    assert_eq!(registry.get_key("hosts", "two").unwrap().state(), State::Open);
+    assert_eq!(registry.get_key("hosts", "one").unwrap().state(), State::Closed);
+    assert!(registry.get_key("hosts", "four").is_none());
+    assert!(registry.get_key("a", "two").is_none());
+    // Looking does not make one.
+    assert_eq!(group.len(), 3);
+    group.shared().trip();
+    assert_eq!(registry.get("hosts").unwrap().state(), State::Open);
+}
+
+#[test]
+fn a_group_shares_the_names_with_circuits() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    registry.circuit(config("hosts")).unwrap();
+    let error = registry.keyed(hosts(&clock)).unwrap_err();
+    assert_eq!(
+        (error.field(), &*error.to_string()),
+        ("name", "name is \"hosts\", but the registry has a circuit of that name")
+    );
+    registry.remove("hosts");
+    // One that can't be built leaves the name free.
+    assert_eq!(registry.keyed(hosts(&clock).capacity(0)).unwrap_err().field(), "capacity");
+    registry.keyed(hosts(&clock)).unwrap();
+    assert_eq!(registry.circuit(config("hosts")).unwrap_err().name(), "hosts");
+    assert_eq!(kinds(&registry), ["registered", "removed", "registered"]);
+}
+
+#[test]
+fn what_happens_to_a_key_is_told_with_the_key_until_the_group_is_removed() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let group = registry.keyed(hosts(&clock)).unwrap();
+    let one = group.get_or_create("a b");
+    group.try_acquire("a b").unwrap().record(Outcome::Failure);
+    one.set_override(Override::force_closed());
+    group.shared().trip();
+    registry.record_command(&one, Command::new("look"));
+    let told: Vec<_> = registry
+        .events_after(0, 100)
+        .events
+        .iter()
+        .map(|event| (event.kind.as_str(), event.circuit_id(), event.key.as_deref().is_some()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("registered", "hosts".to_owned(), false),
+            ("transition", "hosts/a%20b".to_owned(), true),
+            ("override-set", "hosts/a%20b".to_owned(), true),
+            ("transition", "hosts".to_owned(), false),
+            ("command", "hosts/a%20b".to_owned(), true),
+        ]
+    );
+    let sentence = registry.events_after(2, 1).events[0].to_string();
+    assert_eq!(sentence, "hosts[\"a b\"]: an operator set force-closed for 3600.0s");
+
+    let shared = registry.remove("hosts").unwrap();
+    one.clear_override();
+    shared.reset();
+    group.get_or_create("new").trip();
+    assert!(registry.vitals(&one).is_none() && registry.vitals(&shared).is_none());
+    assert_eq!(registry.events_after(5, 10).events.len(), 1);
+    assert!(registry.circuits().is_empty());
+}
+
+#[test]
+fn each_key_has_vitals_of_its_own_and_they_go_with_its_circuit() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let group = registry.keyed(hosts(&clock).idle_for(60 * SECOND)).unwrap();
+    for _ in 0..3 {
+        group.try_acquire("one").unwrap().record(Outcome::Success);
+    }
+    group.try_acquire("two").unwrap().record(Outcome::Failure);
+    let shared = group.try_acquire(Key::NONE).unwrap();
+    shared.record(Outcome::Success);
+    clock.advance(SECOND);
+    registry.sample();
+    let step = |circuit: &Circuit| -> Step {
+        *registry.vitals(circuit).unwrap().series.steps.iter().flatten().next().unwrap()
+    };
+    let [one, two] = ["one", "two"].map(|key| registry.get_key("hosts", key).unwrap());
+    assert_eq!((step(&one).calls, step(&one).failures, step(&one).worst), (3, 0, State::Closed));
+    assert_eq!((step(&two).calls, step(&two).failures, step(&two).worst), (1, 1, State::Open));
+    assert_eq!(step(group.shared()).calls, 1);
+
+    // Evicted, and made anew: the old one is no circuit of the group's.
+    drop(two);
+    drop(one);
+    let stray = Circuit::new(config("hosts"));
+    assert!(registry.vitals(&stray).is_none());
+    while group.evict_idle() < 2 {
+        clock.advance(60 * SECOND);
+    }
+    let one = group.get_or_create("one");
+    assert_eq!(step(&one).calls, 0);
 }
 
 #[test]

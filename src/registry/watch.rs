@@ -23,9 +23,12 @@ pub(super) struct Watch {
     track: Mutex<Track>,
     /// Until when an operator's override holds, while there is one.
     over: Mutex<Option<Ends>>,
-    /// Set, under the ring's lock, once it has left the registry.
-    gone: OnceLock<()>,
+    left: Arc<Left>,
 }
+
+/// Set, under the ring's lock, once a circuit or its group has left the
+/// registry.
+pub(super) type Left = OnceLock<()>;
 
 /// When an override ends, if it does by itself.
 type Ends = Option<Instant>;
@@ -37,10 +40,11 @@ impl Watch {
         key: Option<Arc<str>>,
         clock: Clock,
         first: State,
+        left: &Arc<Left>,
     ) -> Self {
         let track = Mutex::new(Track::new(clock.now(), first));
-        let ring = Arc::clone(ring);
-        Self { ring, circuit, key, clock, track, over: Mutex::default(), gone: OnceLock::new() }
+        let (ring, left) = (Arc::clone(ring), Arc::clone(left));
+        Self { ring, circuit, key, clock, track, over: Mutex::default(), left }
     }
 
     /// Adds an event, unless the circuit has left.
@@ -50,11 +54,11 @@ impl Watch {
 
     /// Adds the last event there will be of this circuit.
     pub(super) fn leave(&self) -> Option<(u64, Waiters)> {
-        self.publish_if(|| self.gone.set(()).is_ok(), EventKind::Removed)
+        self.publish_if(|| self.left.set(()).is_ok(), EventKind::Removed)
     }
 
     fn publish_if(&self, told: impl FnOnce() -> bool, kind: EventKind) -> Option<(u64, Waiters)> {
-        let told = || self.gone.get().is_none() && told();
+        let told = || self.left.get().is_none() && told();
         self.ring.publish_if(told, &self.circuit, self.key.as_ref(), kind)
     }
 
