@@ -155,3 +155,42 @@ impl Observer for KeyWatch {
         self.watch.on_latency_sample(circuit, latency);
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::{Config, ManualClock};
+
+    #[test]
+    fn a_key_that_is_gone_is_forgotten() {
+        let clock = ManualClock::new();
+        let template = Config::builder("hosts").clock(&clock).build().unwrap();
+        let builder = KeyedCircuits::builder(template).capacity(10);
+        let group = Group::build(builder, &Arc::new(Ring::new(1))).unwrap();
+        // More than there is room for.
+        for key in 0..1_000u64 {
+            clock.advance(Duration::from_secs(1));
+            group.circuits.get_or_create(key);
+        }
+        assert_eq!(group.watches.lock().len(), 10);
+    }
+
+    #[test]
+    fn one_that_outlives_its_place_does_not_take_its_successor_along() {
+        let watches = Arc::new(Watches::default());
+        let join = || {
+            let clock = ManualClock::new();
+            let (ring, left) = (Arc::new(Ring::new(1)), Arc::default());
+            let key: Arc<str> = "one".into();
+            let of = Some(Arc::clone(&key));
+            let watch = Watch::new(&ring, "hosts".into(), of, clock.into(), State::Closed, &left);
+            KeyWatch::remembered(KeyWatch { watch, key, watches: Arc::downgrade(&watches) })
+        };
+        let (evicted, anew) = (join(), join());
+        drop(evicted);
+        let found = watches.lock().get("one").and_then(Weak::upgrade);
+        assert!(found.is_some_and(|found| Arc::ptr_eq(&found, &anew)));
+        drop(anew);
+        assert!(watches.lock().is_empty());
+    }
+}

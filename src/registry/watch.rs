@@ -120,3 +120,87 @@ impl Observer for Watch {
         self.track().measured(now, latency);
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::{Config, ManualClock};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Bench {
+        clock: ManualClock,
+        circuit: Circuit,
+        watch: Watch,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let clock = ManualClock::new();
+            let circuit = Circuit::new(Config::builder("a").clock(&clock).build().unwrap());
+            let ring = Arc::new(Ring::new(1));
+            let watch = Watch::new(
+                &ring,
+                "a".into(),
+                None,
+                (&clock).into(),
+                State::Closed,
+                &Arc::default(),
+            );
+            Self { clock, circuit, watch }
+        }
+
+        /// Measures calls of so many milliseconds each.
+        fn measure(&self, millis: impl IntoIterator<Item = u64>) {
+            for millis in millis {
+                self.watch.on_latency_sample("a", Duration::from_millis(millis));
+            }
+        }
+
+        fn vitals(&self) -> Vitals {
+            self.watch.vitals(&self.circuit)
+        }
+    }
+
+    fn is_about(read: Duration, millis: u64) -> bool {
+        (read.as_secs_f64() * 1e3 / millis as f64 - 1.0).abs() < 0.03
+    }
+
+    #[test]
+    fn latency_is_that_of_the_last_minute() {
+        let bench = Bench::new();
+        assert_eq!(bench.vitals().latency, None);
+        bench.measure(1..=100);
+        let latency = bench.vitals().latency.unwrap();
+        assert_eq!(latency.samples, 100);
+        assert!(is_about(latency.p50, 50), "{latency:?}");
+        assert!(is_about(latency.p90, 90), "{latency:?}");
+        assert!(is_about(latency.p99, 99), "{latency:?}");
+
+        bench.clock.advance(45 * SECOND);
+        bench.measure([1_000; 300]);
+        let latency = bench.vitals().latency.unwrap();
+        assert_eq!(latency.samples, 400);
+        assert!(is_about(latency.p50, 1_000), "{latency:?}");
+
+        // The first step has left the minute, though nobody has looked since.
+        bench.clock.advance(15 * SECOND);
+        let latency = bench.vitals().latency.unwrap();
+        assert_eq!(latency.samples, 300);
+        bench.clock.advance(60 * SECOND);
+        assert_eq!(bench.vitals().latency, None);
+    }
+
+    #[test]
+    fn a_step_keeps_its_percentiles_when_its_samples_are_gone() {
+        let bench = Bench::new();
+        bench.measure([10; 98].into_iter().chain([200; 2]));
+        bench.clock.advance(15 * SECOND);
+        bench.measure([30]);
+        bench.clock.advance(300 * SECOND);
+        let steps: Vec<_> = bench.vitals().series.steps.into_iter().flatten().collect();
+        assert!(is_about(steps[0].p50.unwrap(), 10) && is_about(steps[0].p99.unwrap(), 200));
+        assert!(is_about(steps[1].p50.unwrap(), 30));
+        assert!(steps[2..].iter().all(|step| step.p50.is_none() && step.p99.is_none()));
+    }
+}
