@@ -162,3 +162,25 @@ impl Serialize for Transition {
         shown.end()
     }
 }
+
+/// Its fields, `beyond` as `fail_open` or `fail_closed`.
+#[cfg(feature = "keyed")]
+impl Serialize for crate::KeyedSnapshot {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self { name, closed, open, half_open, capacity, evicted, overflowed, beyond } = self;
+        let beyond = beyond.map(|beyond| match beyond {
+            crate::Beyond::FailOpen => "fail_open",
+            crate::Beyond::FailClosed => "fail_closed",
+        });
+        let mut shown = to.serialize_struct("KeyedSnapshot", 8)?;
+        shown.serialize_field("name", name)?;
+        shown.serialize_field("closed", closed)?;
+        shown.serialize_field("open", open)?;
+        shown.serialize_field("half_open", half_open)?;
+        shown.serialize_field("capacity", capacity)?;
+        shown.serialize_field("evicted", evicted)?;
+        shown.serialize_field("overflowed", overflowed)?;
+        shown.serialize_field("beyond", &beyond)?;
+        shown.end()
+    }
+}
