@@ -182,7 +182,7 @@ impl fmt::Display for Cause {
 }
 
 /// A share as a person reads it: `60 %`, `66.7 %`.
-struct Percent(f64);
+pub(crate) struct Percent(pub(crate) f64);
 
 impl Percent {
     fn of(part: u64, whole: u64) -> Self {

@@ -10,6 +10,7 @@ mod backoff;
 mod cause;
 mod circuit;
 mod classify;
+mod config_change;
 mod config_error;
 mod defaults;
 pub mod docs;
@@ -102,9 +103,10 @@ pub use crate::{
     cause::Cause,
     circuit::{
         Call, Circuit, CircuitOpen, Clock, Config, ConfigBuilder, IfRevision, Observer, Permit,
-        Snapshot, SteerError, Transition, WindowSnapshot,
+        Reconfigured, Saved, Snapshot, SteerError, Transition, WindowSnapshot,
     },
     classify::{Classify, ClassifyFn, ResultClassifier},
+    config_change::ConfigChange,
     config_error::ConfigError,
     ending::{AtHead, Ending},
     error::BoxError,

@@ -2,7 +2,7 @@
 
 use tracing::{Level, event};
 
-use crate::{Observer, Override, State, Transition};
+use crate::{Observer, Override, Reconfigured, State, Transition};
 
 /// Tells `tracing`. Opening is a warning, everything else is information.
 pub(crate) struct Trace;
@@ -27,6 +27,16 @@ impl Observer for Trace {
             State::Open => tell!(Level::WARN),
             State::Closed | State::HalfOpen => tell!(Level::INFO),
         }
+    }
+
+    fn on_reconfigured(&self, reconfigured: &Reconfigured) {
+        event!(
+            Level::INFO,
+            circuit = &*reconfigured.circuit,
+            key = reconfigured.key.as_deref(),
+            revision = reconfigured.revision,
+            "{reconfigured}"
+        );
     }
 
     fn on_override(&self, circuit: &str, active: Option<&Override>) {

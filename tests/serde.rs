@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_breaker::{
-    Backoff, Cancellation, Circuit, Config, ConfigBuilder, ManualClock, Outcome, Override, Probes,
-    Start, Throttle, Window,
+    Backoff, Beyond, Cancellation, Circuit, Config, ConfigBuilder, KeyedCircuits, ManualClock,
+    Outcome, Override, Probes, Start, Throttle, Window,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -381,6 +381,25 @@ fn a_snapshot_shows_what_a_page_needs() {
     assert_eq!(shown["probes"], probes);
 }
 
+#[test]
+fn a_group_shows_its_numbers() {
+    let template = Config::builder("hosts").build().unwrap();
+    let group = KeyedCircuits::builder(template)
+        .minimum_keys(1)
+        .max_open_share(0.5, Beyond::FailOpen)
+        .build()
+        .unwrap();
+    ["a", "b"].map(|key| group.get_or_create(key).trip());
+    let shown = serde_json::to_value(group.snapshot()).unwrap();
+    assert_eq!(
+        shown,
+        json!({
+            "name": "hosts", "closed": 0, "open": 2, "half_open": 0, "capacity": 10_000,
+            "evicted": 0, "overflowed": 0, "beyond": "fail_open"
+        })
+    );
+}
+
 mod events {
     use tower_breaker::{Command, Registry};
 
@@ -420,6 +439,9 @@ mod events {
             (&shown(3)["kind"], &shown(3)["expired"]),
             (&json!("override_cleared"), &json!(false))
         );
+        let past = serde_json::to_value(registry.events_after(1, 2)).unwrap();
+        assert_eq!((&past["missed"], &past["last_id"]), (&json!(0), &json!(5)));
+        assert_eq!(past["events"], json!([shown(1), shown(2)]));
         assert_eq!((&shown(4)["action"], &shown(4)["by"]), (&json!("reset"), &json!("alice")));
     }
 

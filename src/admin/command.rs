@@ -197,7 +197,10 @@ impl Choice {
                 let mut ids = ids.clone();
                 ids.sort_unstable();
                 ids.dedup();
-                let seen = |id: &String| Ok(Seen::of(registry, service.find(id)?));
+                let seen = |id: &String| {
+                    let seen = Seen::of(registry, service.find(id)?);
+                    seen.ok_or_else(|| Refusal::unknown_circuit(id))
+                };
                 ids.iter().map(seen).collect::<Result<_, Refusal>>()?
             }
         };

@@ -79,11 +79,8 @@ impl Sort {
     }
 
     pub(super) fn sort(self, all: &mut [Seen]) {
-        let by_rate = |seen: &Seen| seen.vitals.as_ref().map_or(0.0, |vitals| vitals.rates.calls);
-        let by_latency = |seen: &Seen| {
-            let latency = seen.vitals.as_ref().and_then(|vitals| vitals.latency.as_ref());
-            latency.map(|latency| latency.p99)
-        };
+        let by_rate = |seen: &Seen| seen.vitals.rates.calls;
+        let by_latency = |seen: &Seen| seen.vitals.latency.map(|latency| latency.p99);
         all.sort_by(|one, other| {
             let order = match self {
                 Self::Trouble => trouble(other, one),

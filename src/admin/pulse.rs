@@ -17,8 +17,8 @@ use super::{
     view::{self, Seen},
 };
 
-/// How long a snapshot is good for others who ask: so that a thousand readers
-/// who come back at once are as one.
+/// How long a snapshot is good for others who ask, if nothing has happened: so
+/// that many readers who come back at once are as one.
 const SHARED_FOR: Duration = Duration::from_millis(250);
 
 /// What was told last.
@@ -81,15 +81,15 @@ impl Pulse {
         let mut told = self.lock();
         // From here on it is known what has changed.
         told.advance(service);
-        let now = service.now();
+        let (now, registry) = (service.now(), &service.settings.registry);
+        // Before the look: an event is told twice rather than never.
+        let last_id = registry.events_after(u64::MAX, 0).last_id;
         if let Some(snapshot) = &told.snapshot {
-            if now.saturating_duration_since(snapshot.at) < SHARED_FOR {
+            let age = now.saturating_duration_since(snapshot.at);
+            if snapshot.last_id == last_id && age < SHARED_FOR {
                 return snapshot.clone();
             }
         }
-        let registry = &service.settings.registry;
-        // Before the look: an event is told twice rather than never.
-        let last_id = registry.events_after(u64::MAX, 0).last_id;
         let mut list = view::list(registry, &Filter::default(), Sort::Trouble, Part::ALL);
         list["last_id"] = last_id.into();
         let snapshot = Snapshot { at: now, last_id, json: list.to_string().into() };

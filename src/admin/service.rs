@@ -292,7 +292,7 @@ impl Shared {
             }
             Route::Circuit(id) => {
                 query.finish()?;
-                Ok(view::detail(registry, &self.find(id)?))
+                view::detail(registry, self.find(id)?)
             }
             Route::Events => {
                 let after = query.number("after", u64::MAX)?.unwrap_or(0);

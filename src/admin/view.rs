@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     list::{Filter, Part, Sort},
+    refusal::Refusal,
     route::encode,
     sentence::sentence,
     time::{fine_millis, millis, rfc3339, round, wall_clock, wall_time},
 };
 use crate::{
-    Circuit, Event, EventKind, Override, OverrideKind, Registry, Series, Snapshot, State, Step,
-    Vitals,
+    Circuit, Event, Override, OverrideKind, Registry, Series, Snapshot, State, Step, Vitals,
 };
 
 /// How many events go with the detail of a circuit.
@@ -25,18 +26,19 @@ pub(super) struct Seen {
     /// What callers meet, an override included.
     pub(super) state: State,
     pub(super) snapshot: Snapshot,
-    pub(super) vitals: Option<Vitals>,
+    pub(super) vitals: Vitals,
     /// By the circuit's clock.
     now: Instant,
     wall: SystemTime,
 }
 
 impl Seen {
-    pub(super) fn of(registry: &Registry, circuit: Circuit) -> Self {
-        let vitals = registry.vitals(&circuit);
+    /// `None` if it is registered no longer.
+    pub(super) fn of(registry: &Registry, circuit: Circuit) -> Option<Self> {
+        let vitals = registry.vitals(&circuit)?;
         let snapshot = circuit.snapshot();
         let now = snapshot.at;
-        Self {
+        Some(Self {
             id: id(&snapshot.name, snapshot.key.as_deref()),
             state: met_by_callers(&snapshot),
             wall: wall_clock(),
@@ -44,7 +46,7 @@ impl Seen {
             snapshot,
             vitals,
             now,
-        }
+        })
     }
 
     fn lasted(&self) -> Duration {
@@ -57,21 +59,23 @@ impl Seen {
         all.extend(self.to_ages());
         all.insert("name".into(), self.snapshot.name.as_str().into());
         all.insert("key".into(), self.snapshot.key.as_deref().into());
-        let steps = || self.vitals.iter().flat_map(|vitals| &vitals.series.steps);
-        let running = self.vitals.as_ref().map(|vitals| &vitals.series);
-        let count = steps().count();
-        let spark = steps()
+        let series = &self.vitals.series;
+        let last = series.steps.len().saturating_sub(1);
+        let spark = series
+            .steps
+            .iter()
             .enumerate()
-            .map(|(index, step)| spark(*step, running.filter(|_| index + 1 == count)));
+            .map(|(index, step)| spark(*step, (index == last).then_some(series)));
         all.insert("spark".into(), spark.collect());
-        all.insert("ribbon".into(), steps().map(|step| ribbon(*step)).collect());
+        all.insert("ribbon".into(), series.steps.iter().map(|step| ribbon(*step)).collect());
         all
     }
 
     /// What changes, and is told when it does.
     pub(super) fn to_news(&self) -> Map<String, Value> {
-        let Snapshot { window, totals, .. } = &self.snapshot;
-        let vitals = self.vitals.as_ref();
+        let mut window = shown(&self.snapshot.window);
+        window["limits"] = limits(&config(&self.circuit));
+        let rates = &self.vitals.rates;
         let news = json!({
             "id": self.id,
             "state": state_word(self.state),
@@ -81,41 +85,15 @@ impl Seen {
             "retry_after_ms": self.snapshot.retry_after.map(millis),
             "cause": self.snapshot.cause.as_ref().map(ToString::to_string),
             "sentence": sentence(&self.snapshot, self.lasted()),
-            "window": {
-                "calls": window.calls,
-                "failures": window.failures,
-                "slow": window.slow,
-                "overdue": window.overdue,
-                "failure_rate": window.failure_rate,
-                "slow_rate": window.slow_rate,
-                "limits": limits(&self.circuit),
-            },
+            "window": window,
             "recovery": self.recovery(),
-            "rates": vitals.map(|vitals| json!({
-                "calls_per_s": round(vitals.rates.calls, 100.0),
-                "failures_per_s": round(vitals.rates.failures, 100.0),
-                "rejected_per_s": round(vitals.rates.rejected, 100.0),
-            })),
-            "latency": vitals.and_then(|vitals| vitals.latency.as_ref()).map(|latency| json!({
-                "p50_ms": fine_millis(latency.p50),
-                "p90_ms": fine_millis(latency.p90),
-                "p99_ms": fine_millis(latency.p99),
-                "samples": latency.samples,
-            })),
-            "totals": {
-                "success": totals.success,
-                "failure": totals.failure,
-                "slow": totals.slow,
-                "ignored": totals.ignored,
-                "cancelled": totals.cancelled,
-                "stale": totals.stale,
-                "rejected": totals.rejected,
-                "would_reject": totals.would_reject,
-                "opened": totals.opened,
-                "fallback_answered": totals.fallback_answered,
-                "fallback_failed": totals.fallback_failed,
-                "fallback_cancelled": totals.fallback_cancelled,
+            "rates": {
+                "calls_per_s": round(rates.calls, 100.0),
+                "failures_per_s": round(rates.failures, 100.0),
+                "rejected_per_s": round(rates.rejected, 100.0),
             },
+            "latency": shown(&self.vitals.latency),
+            "totals": shown(&self.snapshot.totals),
         });
         object(news)
     }
@@ -138,9 +116,9 @@ impl Seen {
 
     /// The step that is running, for the ends of the spark and the ribbon.
     pub(super) fn to_last(&self) -> Map<String, Value> {
-        let series = self.vitals.as_ref().map(|vitals| &vitals.series);
-        let last = series.and_then(|series| *series.steps.last()?);
-        object(json!({ "spark_last": spark(last, series), "ribbon_last": ribbon(last) }))
+        let series = &self.vitals.series;
+        let last = series.steps.last().copied().flatten();
+        object(json!({ "spark_last": spark(last, Some(series)), "ribbon_last": ribbon(last) }))
     }
 
     fn recovery(&self) -> Value {
@@ -201,20 +179,34 @@ pub(super) const fn state_word(state: State) -> &'static str {
 
 /// Without what is left of it.
 fn over(over: &Override) -> Value {
+    let mut over = shown(over);
+    over["expires_in_ms"] = Value::Null;
+    over
+}
+
+/// What a circuit goes by, as it is written in a file.
+fn config(circuit: &Circuit) -> Value {
+    shown(&circuit.config())
+}
+
+/// What the window is held against.
+fn limits(config: &Value) -> Value {
+    let millis = |duration: &Value| {
+        let duration = humantime::parse_duration(duration.as_str()?).ok()?;
+        Some(super::time::millis(duration))
+    };
+    let Value::Object(window) = &config["window"] else { return Value::Null };
+    let slow_calls = &config["slow_calls"];
     json!({
-        "kind": over.kind.as_str().replace('-', "_"),
-        "reason": over.reason,
-        "owner": over.owner,
-        "expires_in_ms": null,
+        "kind": if window.contains_key("count") { "count" } else { "time" },
+        "size": window.get("count"),
+        "span_ms": window.get("time").and_then(millis),
+        "minimum_calls": config["minimum_calls"],
+        "failure_rate": config.get("failure_rate"),
+        "slow_rate": slow_calls.get("share"),
+        "slow_after_ms": slow_calls.get("threshold").and_then(millis),
+        "consecutive_failures": config.get("consecutive_failures"),
     })
-}
-
-fn limits(_: &Circuit) -> Value {
-    Value::Null
-}
-
-fn config(_: &Circuit) -> Value {
-    Value::Null
 }
 
 /// Calls a second; the step that is running is judged by what has passed of it.
@@ -258,7 +250,7 @@ fn series(series: &Series, wall: SystemTime) -> Value {
 
 /// All circuits, as they are.
 pub(super) fn all(registry: &Registry) -> Vec<Seen> {
-    registry.circuits().into_iter().map(|circuit| Seen::of(registry, circuit)).collect()
+    registry.circuits().into_iter().filter_map(|circuit| Seen::of(registry, circuit)).collect()
 }
 
 /// The circuits that are asked for. The counts are of all there are.
@@ -283,21 +275,23 @@ pub(super) fn list(registry: &Registry, filter: &Filter, sort: Sort, part: Part)
     })
 }
 
-/// One circuit as it is in a list.
+/// One circuit as it is in a list; null if it is registered no longer.
 pub(super) fn one(registry: &Registry, circuit: &Circuit) -> Value {
-    Seen::of(registry, circuit.clone()).to_json().into()
+    Seen::of(registry, circuit.clone()).map(|seen| seen.to_json()).into()
 }
 
 /// All there is to know of a circuit.
-pub(super) fn detail(registry: &Registry, circuit: &Circuit) -> Value {
-    let seen = Seen::of(registry, circuit.clone());
-    json!({
+pub(super) fn detail(registry: &Registry, circuit: Circuit) -> Result<Value, Refusal> {
+    let config = config(&circuit);
+    let name = circuit.name().to_owned();
+    let seen = Seen::of(registry, circuit).ok_or_else(|| Refusal::unknown_circuit(&name))?;
+    Ok(json!({
         "now": rfc3339(seen.wall),
         "circuit": seen.to_json(),
-        "config": config(circuit),
-        "series": seen.vitals.as_ref().map(|vitals| series(&vitals.series, seen.wall)),
+        "config": config,
+        "series": series(&seen.vitals.series, seen.wall),
         "events": latest(registry, &seen.id, RECENT),
-    })
+    }))
 }
 
 /// The latest events of a circuit, in their order.
@@ -327,39 +321,15 @@ fn is_of(event: &Event, circuit: &str) -> bool {
     }
 }
 
-/// An event; what it has none of is null.
+/// An event.
 pub(super) fn event(event: &Event) -> Value {
-    let (mut from, mut to, mut by, mut reason, mut action) = (None, None, None, None, None);
-    match &event.kind {
-        EventKind::Transition(transition) => {
-            from = Some(state_word(transition.from));
-            to = Some(state_word(transition.to));
-        }
-        EventKind::OverrideSet(over) => {
-            by = over.owner.as_deref();
-            reason = over.reason.as_deref();
-        }
-        EventKind::Command(command) => {
-            by = command.by.as_deref();
-            reason = command.reason.as_deref();
-            action = Some(command.action.as_str());
-        }
-        _ => {}
-    }
-    json!({
-        "id": event.id,
-        "at": rfc3339(event.at),
-        "circuit_id": id(&event.circuit, event.key.as_deref()),
-        "name": &*event.circuit,
-        "key": event.key.as_deref(),
-        "kind": event.kind.as_str().replace('-', "_"),
-        "sentence": event.to_string(),
-        "from": from,
-        "to": to,
-        "action": action,
-        "by": by,
-        "reason": reason,
-    })
+    shown(event)
+}
+
+/// As `serde` shows it.
+fn shown(value: &impl Serialize) -> Value {
+    // Nothing that is shown has a key that is no text, or a step that fails.
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 fn object(value: Value) -> Map<String, Value> {

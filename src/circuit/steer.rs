@@ -2,10 +2,12 @@
 
 use std::{error::Error, fmt};
 
-use super::Circuit;
+use super::{Circuit, Config, Core, sync::Ordering};
 use crate::{
     cause::Cause,
-    machine::{Facts, Machine},
+    config_change::ConfigChange,
+    config_error::ConfigError,
+    machine::{Facts, Gate},
     overrides::Override,
     state::State,
     time::Time,
@@ -38,6 +40,8 @@ pub enum SteerError {
         /// The state it is in.
         state: State,
     },
+    /// The configuration is not one for this circuit.
+    Config(ConfigError),
 }
 
 impl Circuit {
@@ -63,6 +67,75 @@ impl Circuit {
     pub fn if_revision(&self, expected: impl Into<Option<u64>>) -> IfRevision<'_> {
         IfRevision { circuit: self, expected: expected.into() }
     }
+
+    /// Goes by another configuration of the same name from now on. The circuit
+    /// keeps its state, and calls in flight count on.
+    ///
+    /// | | what becomes of it |
+    /// |---|---|
+    /// | thresholds | decide from the next call on that ends (or, for calls in flight that are overdue, that begins) |
+    /// | the window | keeps its newest calls, if it is of the same kind. A call stays the success, failure or slow call it was. Where new buckets cut through old ones, what was in such a bucket is taken to have ended with it. From calls to time, or back, the window starts empty |
+    /// | trouble ([`sustained_for`](crate::ConfigBuilder::sustained_for)), failures in a row | go on |
+    /// | slow calls | calls that are in flight when the rule comes are not timed; when it goes, nobody minds theirs |
+    /// | an open circuit | keeps what is left of its wait, at most the new longest wait; the next one is the next step of the new waits |
+    /// | half-open | the probes that were let through count, whatever their number, and may take no longer than a new one; if that decides, it does so at once |
+    /// | the ramp | goes on from the share it has reached, in the new length; without one the circuit closes |
+    /// | the throttle | knows what it knew |
+    /// | [`warm_up`](crate::ConfigBuilder::warm_up) | counts from the circuit's birth, still |
+    /// | overrides, health checks, totals, the generation | stay |
+    ///
+    /// Of the configuration its rules and
+    /// [`measure_latency`](crate::ConfigBuilder::measure_latency) are taken. The
+    /// clock, the observers, shadows and the recorder are those the circuit was
+    /// made with, and [`start`](crate::ConfigBuilder::start) and the seed of the
+    /// jitter have had their time.
+    ///
+    /// Observers are [told](crate::Observer::on_reconfigured) what has changed.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config, Outcome, State, Window};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let circuit = Circuit::new(Config::builder("inventory").build()?);
+    /// for _ in 0..15 {
+    ///     circuit.try_acquire()?.record(Outcome::Success);
+    /// }
+    /// let stricter = Config::builder("inventory").window(Window::count(12)).minimum_calls(5);
+    /// circuit.reconfigure(stricter.build()?)?;
+    /// assert_eq!(circuit.snapshot().window.calls, 12);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the configuration has another name.
+    pub fn reconfigure(&self, config: Config) -> Result<(), ConfigError> {
+        match self.if_revision(None).reconfigure(config) {
+            Err(SteerError::Config(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The name, the rules it goes by now, and the clock, as a configuration
+    /// to look at or to start another circuit from. Observers, shadows and a
+    /// recorder are left out.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let circuit = Circuit::new(Config::builder("inventory").minimum_calls(5).build()?);
+    /// let twin = Circuit::new(circuit.config());
+    /// assert_eq!(twin.name(), "inventory");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> Config {
+        let core = self.0.lock();
+        let (rules, measure_latency) = (core.machine.rules().clone(), core.measure_latency);
+        Config::of_rules(self.0.name.clone(), rules, self.0.clock.clone(), measure_latency)
+    }
 }
 
 impl IfRevision<'_> {
@@ -72,8 +145,8 @@ impl IfRevision<'_> {
     ///
     /// [`SteerError::Changed`], if the revision is another.
     pub fn trip(self) -> Result<u64, SteerError> {
-        self.steer(|machine, now, facts| {
-            machine.trip(Cause::Tripped, now, facts);
+        self.steer(|core, now, facts| {
+            core.machine.trip(Cause::Tripped, now, facts);
             Ok(())
         })
     }
@@ -84,8 +157,8 @@ impl IfRevision<'_> {
     ///
     /// [`SteerError::Changed`], if the revision is another.
     pub fn reset(self) -> Result<u64, SteerError> {
-        self.steer(|machine, now, facts| {
-            machine.reset(now, facts);
+        self.steer(|core, now, facts| {
+            core.machine.reset(now, facts);
             Ok(())
         })
     }
@@ -97,9 +170,38 @@ impl IfRevision<'_> {
     /// [`SteerError::Changed`], if the revision is another, and
     /// [`SteerError::NotOpen`].
     pub fn end_wait(self) -> Result<u64, SteerError> {
-        self.steer(|machine, now, facts| match machine.end_wait(now, facts) {
+        self.steer(|core, now, facts| match core.machine.end_wait(now, facts) {
             true => Ok(()),
-            false => Err(SteerError::NotOpen { state: machine.state() }),
+            false => Err(SteerError::NotOpen { state: core.machine.state() }),
+        })
+    }
+
+    /// Goes by another configuration: see [`Circuit::reconfigure`].
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError::Config`], if the configuration has another name, and
+    /// [`SteerError::Changed`], if the revision is another.
+    pub fn reconfigure(self, config: Config) -> Result<u64, SteerError> {
+        let Config { name, rules, measure_latency, .. } = config;
+        let shared = &*self.circuit.0;
+        if name != shared.name {
+            let expected = format!("must be {}, the circuit's own", shared.name);
+            return Err(SteerError::Config(ConfigError::new("name", name, expected)));
+        }
+        self.steer(|core, now, facts| {
+            let mut changes = ConfigChange::between(core.machine.rules(), &rules);
+            let on = |measured| if measured { "on" } else { "off" }.to_owned();
+            let (from, to) = (on(core.measure_latency), on(measure_latency));
+            changes.extend(ConfigChange::of("measure_latency", from, to));
+            core.measure_latency = measure_latency;
+            shared.pace.set(&rules, measure_latency || self.circuit.is_followed());
+            core.machine.reconfigure(rules, changes, now, facts);
+            // The gate's word is the same, and does not tell of a shorter wait.
+            if let Gate::Open { until } = core.machine.gate() {
+                shared.open_until.store(until.as_nanos(), Ordering::Release);
+            }
+            Ok(())
         })
     }
 
@@ -109,8 +211,8 @@ impl IfRevision<'_> {
     ///
     /// [`SteerError::Changed`], if the revision is another.
     pub fn set_override(self, over: Override) -> Result<u64, SteerError> {
-        self.steer(|machine, now, facts| {
-            machine.set_override(over, now, facts);
+        self.steer(|core, now, facts| {
+            core.machine.set_override(over, now, facts);
             Ok(())
         })
     }
@@ -121,25 +223,25 @@ impl IfRevision<'_> {
     ///
     /// [`SteerError::Changed`], if the revision is another.
     pub fn clear_override(self) -> Result<u64, SteerError> {
-        self.steer(|machine, now, facts| {
-            machine.clear_override(now, facts);
+        self.steer(|core, now, facts| {
+            core.machine.clear_override(now, facts);
             Ok(())
         })
     }
 
     fn steer(
         self,
-        change: impl FnOnce(&mut Machine, Time, &mut Facts) -> Result<(), SteerError>,
+        change: impl FnOnce(&mut Core, Time, &mut Facts) -> Result<(), SteerError>,
     ) -> Result<u64, SteerError> {
-        self.circuit.update(|machine, now, facts| {
-            let revision = machine.revision_at(now, facts);
+        self.circuit.update_core(|core, now, facts| {
+            let revision = core.machine.revision_at(now, facts);
             match self.expected {
                 Some(expected) if expected != revision => {
                     return Err(SteerError::Changed { expected, revision });
                 }
-                _ => change(machine, now, facts)?,
+                _ => change(core, now, facts)?,
             }
-            Ok(machine.revision_at(now, facts))
+            Ok(core.machine.revision_at(now, facts))
         })
     }
 }
@@ -153,8 +255,17 @@ impl fmt::Display for SteerError {
             Self::NotOpen { state } => {
                 write!(f, "only the wait of an open circuit can be ended, and it is {state}")
             }
+            Self::Config(error) => error.fmt(f),
         }
     }
 }
 
-impl Error for SteerError {}
+impl Error for SteerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // It says all that the error does.
+            Self::Config(error) => error.source(),
+            Self::Changed { .. } | Self::NotOpen { .. } => None,
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Latencies, in fixed memory and to within three percent.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 /// Latencies counted in buckets, each 6 % wider than the one before: from one
 /// microsecond, below which there is one bucket, to an hour and a half, beyond
@@ -40,7 +40,7 @@ impl Histogram {
     }
 
     /// What so many percent of the samples are at most; `None` without samples.
-    pub(super) fn percentile(&self, percent: u8) -> Option<Duration> {
+    pub(super) fn percentile(&self, percent: u8) -> Option<Bucket> {
         // Rounded up: at least one.
         let wanted = (self.samples * u64::from(percent)).div_ceil(100).max(1);
         let mut seen = 0;
@@ -48,7 +48,24 @@ impl Histogram {
             seen += u64::from(*count);
             seen >= wanted
         })?;
-        Some(middle_of(bucket))
+        // Below the number of buckets, of which there are few; one more than its
+        // index, so that it can't be zero.
+        NonZero::new(bucket as u16 + 1).map(Bucket)
+    }
+}
+
+/// The bucket a value is in: two bytes, and none more where there may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bucket(NonZero<u16>);
+
+impl Bucket {
+    /// The value that is off from both ends of the bucket by the same share.
+    pub(super) fn value(self) -> Duration {
+        if self.0.get() == 1 {
+            return Duration::from_secs_f64(SMALLEST);
+        }
+        let low = SMALLEST * GROWTH.powi(i32::from(self.0.get()) - 2);
+        Duration::from_secs_f64(low * 2.0 * GROWTH / (1.0 + GROWTH))
     }
 }
 
@@ -57,16 +74,6 @@ fn bucket_of(latency: Duration) -> usize {
     // Casting a float to an integer saturates; no time at all is zero.
     let bucket = (steps + 1.0) as usize;
     bucket.min(BUCKETS - 1)
-}
-
-/// The value that is off from both ends of a bucket by the same share.
-fn middle_of(bucket: usize) -> Duration {
-    if bucket == 0 {
-        return Duration::from_secs_f64(SMALLEST);
-    }
-    // Below the number of buckets.
-    let low = SMALLEST * GROWTH.powi(bucket as i32 - 1);
-    Duration::from_secs_f64(low * 2.0 * GROWTH / (1.0 + GROWTH))
 }
 
 #[cfg(test)]
@@ -81,7 +88,7 @@ mod tests {
             (1..=1_000u32).for_each(|part| histogram.record(base * part / 1_000 + base));
             for percent in [1, 50, 90, 99, 100] {
                 let exact = (base * (10 * u32::from(percent)) / 1_000 + base).as_secs_f64();
-                let read = histogram.percentile(percent).unwrap().as_secs_f64();
+                let read = histogram.percentile(percent).unwrap().value().as_secs_f64();
                 assert!((read / exact - 1.0).abs() < 0.03, "{percent} % of {base:?}: {read}");
             }
         }
@@ -92,10 +99,10 @@ mod tests {
         let mut histogram = Histogram::new();
         assert_eq!(histogram.percentile(50), None);
         histogram.record(Duration::ZERO);
-        assert_eq!(histogram.percentile(50), Some(Duration::from_micros(1)));
+        assert_eq!(histogram.percentile(50).unwrap().value(), Duration::from_micros(1));
         histogram.record(Duration::MAX);
         histogram.record(Duration::MAX);
-        assert!(histogram.percentile(50).unwrap() > Duration::from_secs(5_000));
+        assert!(histogram.percentile(50).unwrap().value() > Duration::from_secs(5_000));
         assert_eq!(histogram.samples(), 3);
     }
 }

@@ -56,7 +56,8 @@ impl Ring {
         }))
     }
 
-    /// Adds an event, if `told` says so under the lock.
+    /// Adds an event, if somebody can still read it and `told` says so under
+    /// the lock.
     pub(super) fn publish_if(
         &self,
         told: impl FnOnce() -> bool,
@@ -70,7 +71,7 @@ impl Ring {
         // longest.
         let _oldest;
         let mut state = self.lock();
-        if !told() {
+        if state.closed || !told() {
             return None;
         }
         state.last += 1;

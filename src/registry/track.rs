@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    histogram::Histogram,
+    histogram::{Bucket, Histogram},
     vitals::{Latency, Rates, Series, Step, Vitals},
 };
 use crate::{Snapshot, State, Totals};
@@ -30,7 +30,7 @@ pub(super) struct Track {
     born: Instant,
     /// The number of the latest step, the last of `steps`.
     latest: u64,
-    steps: VecDeque<Step>,
+    steps: VecDeque<Slot>,
     /// Of the latest steps that anything was measured in, with their numbers.
     measured: VecDeque<(u64, Histogram)>,
     state: State,
@@ -82,16 +82,32 @@ impl Counts {
     }
 }
 
-impl Step {
+/// A step, as small as it may be: there are many of them.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    calls: u32,
+    failures: u32,
+    slow: u32,
+    rejected: u32,
+    p50: Option<Bucket>,
+    p99: Option<Bucket>,
+    worst: State,
+    is_forced: bool,
+}
+
+impl Slot {
     const fn starting(worst: State, is_forced: bool) -> Self {
         Self { calls: 0, failures: 0, slow: 0, rejected: 0, p50: None, p99: None, worst, is_forced }
     }
 
     fn count(&mut self, counts: Counts) {
-        self.calls += counts.calls;
-        self.failures += counts.failures;
-        self.slow += counts.slow;
-        self.rejected += counts.rejected;
+        let add = |sum: &mut u32, more: u64| {
+            *sum = sum.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        };
+        add(&mut self.calls, counts.calls);
+        add(&mut self.failures, counts.failures);
+        add(&mut self.slow, counts.slow);
+        add(&mut self.rejected, counts.rejected);
     }
 
     fn pass(&mut self, state: State) {
@@ -104,6 +120,19 @@ impl Step {
             self.worst = state;
         }
     }
+
+    fn show(&self) -> Step {
+        Step {
+            calls: self.calls.into(),
+            failures: self.failures.into(),
+            slow: self.slow.into(),
+            rejected: self.rejected.into(),
+            p50: self.p50.map(Bucket::value),
+            p99: self.p99.map(Bucket::value),
+            worst: self.worst,
+            is_forced: self.is_forced,
+        }
+    }
 }
 
 impl Track {
@@ -112,7 +141,7 @@ impl Track {
         Self {
             born: now,
             latest: 0,
-            steps: [Step::starting(state, false)].into(),
+            steps: [Slot::starting(state, false)].into(),
             measured: VecDeque::new(),
             state,
             forced: None,
@@ -176,7 +205,7 @@ impl Track {
     pub(super) fn vitals(&mut self, now: Instant) -> Vitals {
         self.advance(now);
         self.show_percentiles();
-        let known = self.steps.iter().copied().map(Some);
+        let known = self.steps.iter().map(|slot| Some(slot.show()));
         let unknown = std::iter::repeat_n(None, STEPS - self.steps.len());
         Vitals {
             rates: self.rates(),
@@ -207,9 +236,9 @@ impl Track {
         let mut all = Histogram::new();
         self.measured.iter().for_each(|(_, histogram)| all.add(histogram));
         Some(Latency {
-            p50: all.percentile(50)?,
-            p90: all.percentile(90)?,
-            p99: all.percentile(99)?,
+            p50: all.percentile(50)?.value(),
+            p90: all.percentile(90)?.value(),
+            p99: all.percentile(99)?.value(),
             samples: all.samples(),
         })
     }
@@ -230,11 +259,7 @@ impl Track {
             let start = self.start_of(number);
             let is_forced =
                 self.forced.is_some_and(|until| until.is_none_or(|until| until > start));
-            self.steps.push_back(Step::starting(self.state, is_forced));
-        }
-        if first > self.latest + 1 {
-            // All of them are new.
-            self.steps.drain(..self.steps.len() - STEPS.min(self.steps.len()));
+            self.steps.push_back(Slot::starting(self.state, is_forced));
         }
         self.latest = latest;
         while self.measured.front().is_some_and(|(number, _)| number + MINUTE as u64 <= latest) {
@@ -275,7 +300,7 @@ impl Track {
         }
     }
 
-    fn current(&mut self) -> &mut Step {
+    fn current(&mut self) -> &mut Slot {
         let last = self.steps.len() - 1;
         &mut self.steps[last]
     }

@@ -12,7 +12,7 @@ use super::{
     track::Track,
     vitals::Vitals,
 };
-use crate::{Circuit, Clock, Observer, Override, OverrideKind, State, Transition};
+use crate::{Circuit, Clock, Observer, Override, OverrideKind, Reconfigured, State, Transition};
 
 /// Watches one circuit.
 pub(super) struct Watch {
@@ -23,9 +23,12 @@ pub(super) struct Watch {
     track: Mutex<Track>,
     /// Until when an operator's override holds, while there is one.
     over: Mutex<Option<Ends>>,
-    /// Set, under the ring's lock, once it has left the registry.
-    gone: OnceLock<()>,
+    left: Arc<Left>,
 }
+
+/// Set, under the ring's lock, once a circuit or its group has left the
+/// registry.
+pub(super) type Left = OnceLock<()>;
 
 /// When an override ends, if it does by itself.
 type Ends = Option<Instant>;
@@ -37,10 +40,11 @@ impl Watch {
         key: Option<Arc<str>>,
         clock: Clock,
         first: State,
+        left: &Arc<Left>,
     ) -> Self {
         let track = Mutex::new(Track::new(clock.now(), first));
-        let ring = Arc::clone(ring);
-        Self { ring, circuit, key, clock, track, over: Mutex::default(), gone: OnceLock::new() }
+        let (ring, left) = (Arc::clone(ring), Arc::clone(left));
+        Self { ring, circuit, key, clock, track, over: Mutex::default(), left }
     }
 
     /// Adds an event, unless the circuit has left.
@@ -50,11 +54,11 @@ impl Watch {
 
     /// Adds the last event there will be of this circuit.
     pub(super) fn leave(&self) -> Option<(u64, Waiters)> {
-        self.publish_if(|| self.gone.set(()).is_ok(), EventKind::Removed)
+        self.publish_if(|| self.left.set(()).is_ok(), EventKind::Removed)
     }
 
     fn publish_if(&self, told: impl FnOnce() -> bool, kind: EventKind) -> Option<(u64, Waiters)> {
-        let told = || self.gone.get().is_none() && told();
+        let told = || self.left.get().is_none() && told();
         self.ring.publish_if(told, &self.circuit, self.key.as_ref(), kind)
     }
 
@@ -107,12 +111,96 @@ impl Observer for Watch {
         });
     }
 
-    fn on_reconfigured(&self, _: &str) {
+    fn on_reconfigured(&self, _: &Reconfigured) {
         self.publish(EventKind::Reconfigured);
     }
 
     fn on_latency_sample(&self, _: &str, latency: Duration) {
         let now = self.clock.now();
         self.track().measured(now, latency);
+    }
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::{Config, ManualClock};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Bench {
+        clock: ManualClock,
+        circuit: Circuit,
+        watch: Watch,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let clock = ManualClock::new();
+            let circuit = Circuit::new(Config::builder("a").clock(&clock).build().unwrap());
+            let ring = Arc::new(Ring::new(1));
+            let watch = Watch::new(
+                &ring,
+                "a".into(),
+                None,
+                (&clock).into(),
+                State::Closed,
+                &Arc::default(),
+            );
+            Self { clock, circuit, watch }
+        }
+
+        /// Measures calls of so many milliseconds each.
+        fn measure(&self, millis: impl IntoIterator<Item = u64>) {
+            for millis in millis {
+                self.watch.on_latency_sample("a", Duration::from_millis(millis));
+            }
+        }
+
+        fn vitals(&self) -> Vitals {
+            self.watch.vitals(&self.circuit)
+        }
+    }
+
+    fn is_about(read: Duration, millis: u64) -> bool {
+        (read.as_secs_f64() * 1e3 / millis as f64 - 1.0).abs() < 0.03
+    }
+
+    #[test]
+    fn latency_is_that_of_the_last_minute() {
+        let bench = Bench::new();
+        assert_eq!(bench.vitals().latency, None);
+        bench.measure(1..=100);
+        let latency = bench.vitals().latency.unwrap();
+        assert_eq!(latency.samples, 100);
+        assert!(is_about(latency.p50, 50), "{latency:?}");
+        assert!(is_about(latency.p90, 90), "{latency:?}");
+        assert!(is_about(latency.p99, 99), "{latency:?}");
+
+        bench.clock.advance(45 * SECOND);
+        bench.measure([1_000; 300]);
+        let latency = bench.vitals().latency.unwrap();
+        assert_eq!(latency.samples, 400);
+        assert!(is_about(latency.p50, 1_000), "{latency:?}");
+
+        // The first step has left the minute, though nobody has looked since.
+        bench.clock.advance(15 * SECOND);
+        let latency = bench.vitals().latency.unwrap();
+        assert_eq!(latency.samples, 300);
+        bench.clock.advance(60 * SECOND);
+        assert_eq!(bench.vitals().latency, None);
+    }
+
+    #[test]
+    fn a_step_keeps_its_percentiles_when_its_samples_are_gone() {
+        let bench = Bench::new();
+        bench.measure([10; 98].into_iter().chain([200; 2]));
+        bench.clock.advance(15 * SECOND);
+        bench.measure([30]);
+        bench.clock.advance(300 * SECOND);
+        let steps: Vec<_> = bench.vitals().series.steps.into_iter().flatten().collect();
+        assert!(is_about(steps[0].p50.unwrap(), 10) && is_about(steps[0].p99.unwrap(), 200));
+        assert!(is_about(steps[1].p50.unwrap(), 30));
+        assert!(steps[2..].iter().all(|step| step.p50.is_none() && step.p99.is_none()));
     }
 }

@@ -1,9 +1,11 @@
 //! What a registry tells, for a page.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::shown::{Word, millis};
-use crate::{Event, EventKind, Latency, Rates, Series, Vitals};
+use crate::{Event, EventKind, History, Latency, Rates, Series, Step, Vitals};
 
 /// `id`, `at` (RFC 3339, UTC), `circuit_id`, `name`, `key`, `kind` (in
 /// `snake_case`), `sentence`, `by` and `reason`; and by kind `from`, `to`,
@@ -13,7 +15,7 @@ use crate::{Event, EventKind, Latency, Rates, Series, Vitals};
 impl Serialize for Event {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let (by, reason) = match &self.kind {
-            EventKind::OverrideSet(over) => (None, over.reason.as_deref()),
+            EventKind::OverrideSet(over) => (over.owner.as_deref(), over.reason.as_deref()),
             EventKind::Command(command) => (command.by.as_deref(), command.reason.as_deref()),
             _ => (None, None),
         };
@@ -40,6 +42,19 @@ impl Serialize for Event {
             EventKind::Command(command) => map.serialize_entry("action", &command.action)?,
             EventKind::Registered | EventKind::Removed | EventKind::Reconfigured => {}
         }
+        map.end()
+    }
+}
+
+/// Its fields.
+impl Serialize for History {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self { events, missed, last_id } = self;
+        let events: Vec<&Event> = events.iter().map(|event| &**event).collect();
+        let mut map = to.serialize_map(Some(3))?;
+        map.serialize_entry("events", &events)?;
+        map.serialize_entry("missed", missed)?;
+        map.serialize_entry("last_id", last_id)?;
         map.end()
     }
 }
@@ -83,10 +98,10 @@ impl Serialize for Latency {
 /// nothing is known.
 impl Serialize for Series {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let row = |f: fn(&crate::Step) -> u64| -> Vec<Option<u64>> {
+        let row = |f: fn(&Step) -> u64| -> Vec<Option<u64>> {
             self.steps.iter().map(|step| step.as_ref().map(f)).collect()
         };
-        let times = |f: fn(&crate::Step) -> Option<std::time::Duration>| -> Vec<Option<f64>> {
+        let times = |f: fn(&Step) -> Option<Duration>| -> Vec<Option<f64>> {
             self.steps.iter().map(|step| step.as_ref().and_then(f).map(millis)).collect()
         };
         let states: Vec<_> = self.steps.iter().map(|step| step.map(|step| step.worst)).collect();

@@ -37,12 +37,13 @@ impl Serialize for OverrideKind {
     }
 }
 
-/// `kind`, `reason`, and `expires_in_ms`, which is null if it does not.
+/// `kind`, `reason`, `owner`, and `expires_in_ms`, which is null if it does not.
 impl Serialize for Override {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut shown = to.serialize_struct("Override", 3)?;
+        let mut shown = to.serialize_struct("Override", 4)?;
         shown.serialize_field("kind", &self.kind)?;
         shown.serialize_field("reason", &self.reason)?;
+        shown.serialize_field("owner", &self.owner)?;
         shown.serialize_field("expires_in_ms", &self.expires_in.map(millis))?;
         shown.end()
     }
@@ -125,11 +126,12 @@ impl Serialize for Totals {
 /// state.
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut shown = to.serialize_struct("Snapshot", 13)?;
+        let mut shown = to.serialize_struct("Snapshot", 14)?;
         shown.serialize_field("name", &self.name)?;
         shown.serialize_field("key", &self.key)?;
         shown.serialize_field("state", &self.state)?;
         shown.serialize_field("generation", &self.generation)?;
+        shown.serialize_field("revision", &self.revision)?;
         let age = self.at.saturating_duration_since(self.since);
         shown.serialize_field("for_ms", &millis(age))?;
         shown.serialize_field("retry_after_ms", &self.retry_after.map(millis))?;
@@ -157,6 +159,28 @@ impl Serialize for Transition {
         shown.serialize_field("generation", &self.generation)?;
         shown.serialize_field("window", &self.window)?;
         shown.serialize_field("open_for_ms", &self.open_for.map(millis))?;
+        shown.end()
+    }
+}
+
+/// Its fields, `beyond` as `fail_open` or `fail_closed`.
+#[cfg(feature = "keyed")]
+impl Serialize for crate::KeyedSnapshot {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self { name, closed, open, half_open, capacity, evicted, overflowed, beyond } = self;
+        let beyond = beyond.map(|beyond| match beyond {
+            crate::Beyond::FailOpen => "fail_open",
+            crate::Beyond::FailClosed => "fail_closed",
+        });
+        let mut shown = to.serialize_struct("KeyedSnapshot", 8)?;
+        shown.serialize_field("name", name)?;
+        shown.serialize_field("closed", closed)?;
+        shown.serialize_field("open", open)?;
+        shown.serialize_field("half_open", half_open)?;
+        shown.serialize_field("capacity", capacity)?;
+        shown.serialize_field("evicted", evicted)?;
+        shown.serialize_field("overflowed", overflowed)?;
+        shown.serialize_field("beyond", &beyond)?;
         shown.end()
     }
 }

@@ -2,6 +2,8 @@
 //! refused changes nothing, and that streams neither pile up nor hang.
 
 mod guards;
+mod reading;
 mod refused;
 mod site;
 mod steering;
+mod streams;
