@@ -107,10 +107,8 @@ impl Seen {
             over["expires_in_ms"] = active.expires_in.map(millis).into();
             ages.insert("override".into(), over);
         }
-        if let Some(Vitals { series, .. }) = &self.vitals {
-            let left = series.step.saturating_sub(series.running_for);
-            ages.insert("step_left_ms".into(), millis(left).into());
-        }
+        let Series { step, running_for, .. } = self.vitals.series;
+        ages.insert("step_left_ms".into(), millis(step.saturating_sub(running_for)).into());
         ages
     }
 

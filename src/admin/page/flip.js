@@ -128,12 +128,12 @@ export function decide(targets, { act, done }) {
       }
       dialog.close();
     } catch (error) {
-      if (error.code === 'stale_generation' && error.current?.sentence) {
+      if (error.code === 'stale_generation' && error.current?.circuit) {
         const before = mine.seen;
-        put(error.current);
-        mine.seen = error.current;
+        put(error.current.circuit);
+        mine.seen = error.current.circuit;
         mine.follows = true;
-        complain(`Nothing was done: ${one.id} has changed while you decided. It was ${stateWord(before).toLowerCase()}; now: ${error.current.sentence} If you still want this, confirm again.`);
+        complain(`Nothing was done: ${one.id} has changed while you decided. It was ${stateWord(before).toLowerCase()}; now: ${mine.seen.sentence} If you still want this, confirm again.`);
       } else {
         complain(error.code ? `Nothing was done: ${error.message}` : 'There was no answer, so it is not known whether it was done. Look before you try again.');
       }

@@ -1,7 +1,7 @@
 // All circuits, the troubled ones first, and what happened.
 
 import { Ribbon, Spark, h, shape, shapeOf, toneOf, write } from './draw.js';
-import { circuits, events, lasted, left, overrideLeft, serverTime, troubled } from './store.js';
+import { circuits, events, lasted, left, origins, overrideLeft, serverTime, troubled } from './store.js';
 import { clock, latency, percent, roughly, short, span, stateWord } from './text.js';
 
 const $ = (id) => document.getElementById(id);
@@ -112,9 +112,15 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)');
 /** Why it is as it is, in a sentence; with durations that run on between the server's words. */
 export function reason(circuit) {
   if (circuit.override || circuit.state !== 'open' || !circuit.cause) return circuit.sentence;
+  return `Open for ${roughly(lasted(circuit))}: ${circuit.cause}.${before(circuit)}`;
+}
+
+/** How the trouble began, of which this opening is not the first. */
+function before(circuit) {
+  const origin = origins.get(circuit.id);
+  if (origin?.why) return origin.why === circuit.cause ? '' : ` First opened at ${clock(origin.at)}: ${origin.why}.`;
   const { ms, more } = troubled(circuit);
-  const before = ms > lasted(circuit) + 60e3 ? ` Not closed for ${more ? 'more than ' : ''}${roughly(ms)}.` : '';
-  return `Open for ${roughly(lasted(circuit))}: ${circuit.cause}.${before}`;
+  return ms > lasted(circuit) + 60e3 ? ` Not closed for ${more ? 'more than ' : ''}${roughly(ms)}.` : '';
 }
 
 /** How much it wants to be looked at: less is more. */

@@ -113,10 +113,17 @@ export function tick(data) {
   return unknown;
 }
 
+/** How each circuit that is not closed came to be open: `{ at, why }`, as far as the events go back. */
+export const origins = new Map();
+
 /** Keeps an event; whether it is news. */
 export function happened(event) {
   if (events.has(event.id)) return false;
   events.set(event.id, event);
+  if (event.to === 'closed') origins.delete(event.circuit_id);
+  else if (event.from === 'closed') {
+    origins.set(event.circuit_id, { at: event.at, why: /because (.*?)(; next try.*)?$/.exec(event.sentence)?.[1] });
+  }
   if (events.size > EVENTS) events.delete(Math.min(...events.keys()));
   return true;
 }
