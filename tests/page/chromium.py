@@ -39,7 +39,7 @@ class Chromium:
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", script, "chromium", binary, "--headless=new", "--remote-debugging-pipe",
              "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
-             "--no-first-run", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+             "--no-first-run", "--no-proxy-server", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
              f"--user-data-dir={self.profile.name}", "about:blank"],
             pass_fds=(commands_out, answers_in), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(commands_out)

@@ -122,7 +122,7 @@ export function happened(event) {
   events.set(event.id, event);
   if (event.to === 'closed') origins.delete(event.circuit_id);
   else if (event.from === 'closed') {
-    origins.set(event.circuit_id, { at: event.at, why: /because (.*?)(; next try.*)?$/.exec(event.sentence)?.[1] });
+    origins.set(event.circuit_id, { at: event.at, why: event.cause?.sentence });
   }
   if (events.size > EVENTS) events.delete(Math.min(...events.keys()));
   return true;
