@@ -48,6 +48,7 @@ class Chromium:
         self.output = os.fdopen(answers_out, "rb")
         self.answers = {}
         self.listeners = {}
+        self.pages = []
         self.lock = threading.Lock()
         self.last = 0
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -98,7 +99,8 @@ class Chromium:
         context = self.send("Target.createBrowserContext")["browserContextId"]
         target = self.send("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        return Page(self, session, target, **size)
+        self.pages.append(Page(self, session, target, **size))
+        return self.pages[-1]
 
     def __enter__(self):
         return self
@@ -171,18 +173,18 @@ class Page:
         return result["result"].get("value")
 
     def until(self, script, what=None, within=10.0):
-        """Waits until an expression is true; its value, and the seconds it took."""
+        """Waits until an expression is true; the seconds it took."""
         begun = time.monotonic()
         while True:
             try:
-                value = self.run(script)
+                is_so = self.run(f"Promise.resolve({script}).then(Boolean)")
             except Failed as error:  # The page may be on its way elsewhere.
-                value = None
+                is_so = False
                 if time.monotonic() - begun > within:
                     raise error
             took = time.monotonic() - begun
-            if value:
-                return value, took
+            if is_so:
+                return took
             if took > within:
                 raise Failed(f"not within {within:g} s: {what or script}")
             time.sleep(0.02)

@@ -59,10 +59,8 @@ function route() {
   detail.look(id, hooks);
   redraw(true);
   if (id == null && before != null) {
-    // Back where one came from.
-    const link = [...document.querySelectorAll('#rows .row')].find((row) => row.dataset.id === before)?.querySelector('.name');
-    link?.focus();
-    link?.scrollIntoView({ block: 'center' });
+    // Back where one came from, once there are rows.
+    requestAnimationFrame(() => overview.focus(before));
   }
 }
 

@@ -36,7 +36,7 @@ export const possible = ({ override: held, automatic_state: automatic }) => Obje
   name === 'clear' ? held
   : name === 'half_open' ? !held && automatic === 'open'
   : name === 'open' ? !held && automatic !== 'open'
-  : act.kind !== held?.kind || act.ends);
+  : true);
 
 const bulkActs = Object.entries(ACTS).filter(([, act]) => act.bulk);
 const dialog = document.getElementById('flip');

@@ -257,6 +257,13 @@ export function tell(news, anew = false) {
   while (feed.childElementCount > events.size) feed.lastElementChild.remove();
 }
 
+/** Goes to a circuit's row. */
+export function focus(id) {
+  const row = rows.get(id)?.element;
+  row?.querySelector('.name').focus();
+  row?.scrollIntoView({ block: 'center' });
+}
+
 function steps(by) {
   const links = [...$('rows').querySelectorAll('.row:not([hidden]) .name')];
   const at = links.findIndex((link) => link.closest('.row').contains(document.activeElement));
