@@ -231,6 +231,6 @@ fn refused(registry: &Registry, circuit: &Circuit, error: SteerError) -> Refusal
     };
     refusal.current(json!({
         "circuit": view::one(registry, circuit),
-        "events": view::latest(registry, circuit.name(), TOLD),
+        "events": view::latest(registry, &view::id(circuit.name(), circuit.key()), TOLD),
     }))
 }

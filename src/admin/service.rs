@@ -299,9 +299,6 @@ impl Shared {
                 let limit = query.number("limit", 1_000)?.unwrap_or(100);
                 let id = query.text("circuit")?;
                 query.finish()?;
-                if let Some(id) = &id {
-                    self.find(id)?;
-                }
                 // At most a thousand.
                 Ok(view::events(registry, after, limit as usize, id.as_deref()))
             }
@@ -330,7 +327,17 @@ impl Shared {
 
     /// The circuit of this id.
     pub(super) fn find(&self, id: &str) -> Result<Circuit, Refusal> {
-        self.settings.registry.get(id).ok_or_else(|| Refusal::unknown_circuit(id))
+        let registry = &self.settings.registry;
+        let found = match id.split_once('/') {
+            None => registry.get(id),
+            #[cfg(feature = "keyed")]
+            Some((name, key)) => {
+                route::decode(key).ok().and_then(|key| registry.get_key(name, &key))
+            }
+            #[cfg(not(feature = "keyed"))]
+            Some(_) => None,
+        };
+        found.ok_or_else(|| Refusal::unknown_circuit(id))
     }
 
     fn steer(

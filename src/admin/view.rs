@@ -151,7 +151,7 @@ impl Seen {
 
 /// How a circuit is called: by its name, and for one of a group by its key
 /// behind a slash, written as in a path.
-fn id(name: &str, key: Option<&str>) -> String {
+pub(super) fn id(name: &str, key: Option<&str>) -> String {
     match key {
         None => name.to_owned(),
         Some(key) => format!("{name}/{}", encode(key)),
@@ -295,7 +295,7 @@ pub(super) fn detail(registry: &Registry, circuit: Circuit) -> Result<Value, Ref
 /// The latest events of a circuit, in their order.
 pub(super) fn latest(registry: &Registry, of: &str, most: usize) -> Value {
     let history = registry.events_after(0, usize::MAX);
-    let events = history.events.iter().rev().filter(|event| is_of(event, of)).take(most);
+    let events = history.events.iter().rev().filter(|event| event.circuit_id() == of).take(most);
     let events: Vec<_> = events.collect();
     events.into_iter().rev().map(|event| self::event(event)).collect()
 }
@@ -304,19 +304,12 @@ pub(super) fn latest(registry: &Registry, of: &str, most: usize) -> Value {
 pub(super) fn events(registry: &Registry, after: u64, limit: usize, of: Option<&str>) -> Value {
     let most = if of.is_some() { usize::MAX } else { limit };
     let history = registry.events_after(after, most);
-    let events = history.events.iter().filter(|event| of.is_none_or(|of| is_of(event, of)));
+    let events = history.events.iter().filter(|event| of.is_none_or(|of| event.circuit_id() == of));
     json!({
         "events": events.take(limit).map(|event| self::event(event)).collect::<Value>(),
         "missed": history.missed,
         "last_id": history.last_id,
     })
-}
-
-fn is_of(event: &Event, circuit: &str) -> bool {
-    match &event.key {
-        None => *event.circuit == *circuit,
-        Some(key) => id(&event.circuit, Some(key)) == circuit,
-    }
 }
 
 /// An event.

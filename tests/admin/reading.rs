@@ -148,7 +148,8 @@ async fn a_query_that_can_not_be_meant_is_refused_by_the_name_of_its_field() {
         assert_eq!((&error["code"], &error["field"]), (&json!("invalid"), &json!(field)), "{path}");
         assert!(error["message"].as_str().unwrap().starts_with(field), "{error}");
     }
-    for path in ["circuits/nobody", "events?circuit=nobody", "circuits/a/b"] {
+    for path in ["circuits/nobody", "circuits/a/b", "circuits/inventory%2Fb", "circuits/a%2F%25FF"]
+    {
         let refused = site.get(&format!("/api/v1/{path}")).await;
         assert_eq!(
             (refused.status.as_u16(), &refused.error()["code"]),
@@ -222,6 +223,10 @@ async fn the_history_is_read_piece_by_piece() {
     assert_eq!(of(&site.get("/api/v1/events?after=1&limit=1").await.json()), [2]);
     assert_eq!(of(&site.get("/api/v1/events?circuit=payments&limit=1").await.json()), [2]);
     assert_eq!(of(&site.get("/api/v1/events?after=3").await.json()), [0; 0]);
+    // One that was removed has a history still.
+    site.registry.remove("payments");
+    assert_eq!(of(&site.get("/api/v1/events?circuit=payments").await.json()), [2, 3, 4]);
+    assert_eq!(of(&site.get("/api/v1/events?circuit=nobody").await.json()), [0; 0]);
 
     let short = Registry::builder().history(2).build();
     let circuit = short.circuit(Config::default()).unwrap();
@@ -385,4 +390,33 @@ async fn metrics_are_the_renderer_s_if_there_is_one() {
     let said = said(&admin, Ask::get("/metrics").into_request()).await;
     assert_eq!(said.text, "circuit_breaker_state 1\n");
     assert_eq!(said.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+}
+
+#[cfg(feature = "keyed")]
+#[tokio::test]
+async fn one_of_a_group_is_found_by_its_id_whatever_its_key_is() {
+    let site = Site::new();
+    let template = config("hosts", &site.clock).build().unwrap();
+    let hosts = site.registry.keyed(tower_breaker::KeyedCircuits::builder(template)).unwrap();
+    for key in ["a.example:80", "a/b c", "100%", "ü<script>", "override", ".."] {
+        hosts.get_or_create(key).trip();
+        let list = site.get("/api/v1/circuits?q=hosts/").await.json();
+        let all = list["circuits"].as_array().unwrap();
+        let found = all.iter().find(|circuit| circuit["key"] == key).unwrap();
+        let id = found["id"].as_str().unwrap();
+        // As one segment, encoded once more; and as two.
+        for path in [id.replace('%', "%25").replace('/', "%2F"), id.to_owned()] {
+            let detail = site.get(&format!("/api/v1/circuits/{path}")).await.json();
+            assert_eq!(detail["circuit"]["key"], key, "{path}");
+            assert_eq!(detail["events"][0]["circuit_id"], id);
+            let body = json!({ "reason": "a drill" });
+            let reset = format!("/api/v1/circuits/{path}/reset");
+            let said = site.ask(Ask::command(Method::POST, &reset, &body)).await;
+            assert_eq!(
+                (said.status.as_u16(), said.json()["circuit"]["id"].as_str()),
+                (200, Some(id))
+            );
+        }
+        assert_eq!(hosts.get(key).unwrap().state(), State::Closed);
+    }
 }
