@@ -3,7 +3,7 @@
 import { address, ask } from './api.js';
 import { Chart, h, shape, shapeOf, toneOf, write } from './draw.js';
 import { possible } from './flip.js';
-import { eventLine, reason } from './overview.js';
+import { eventLines, reason } from './overview.js';
 import { circuits, lasted, left, overrideLeft, serverTime } from './store.js';
 import { clock, count, latency, percent, roughly, short, span, stateWord } from './text.js';
 
@@ -138,7 +138,7 @@ class Detail {
       this.calls.show([rate(good), rate(series.failures), rate(series.rejected)], series.state);
       this.times.show([series.p99_ms, series.p50_ms], series.state);
       replaceList(this.config, [...settings(config ?? {})].map(([name, value]) => [name, value, value === 'off' ? 'off' : null]));
-      this.events.replaceChildren(...events.map((event) => eventLine(event, true)).reverse());
+      this.events.replaceChildren(...eventLines(events, true).map(({ line }) => line).reverse());
       if (!events.length) this.events.append(h('li', { class: 'empty' }, 'Nothing yet.'));
       this.show();
     } catch (error) {

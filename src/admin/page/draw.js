@@ -134,6 +134,7 @@ export class Chart {
     this.marks = layers.map(({ kind, tone }) => s('path', { class: `${kind} ${tone}` }));
     this.hair = s('path', { class: 'hair' });
     this.plot.append(s('path', { class: 'grid', d: 'M0 0H60M0 50H60M0 100H60' }), ...this.marks, this.hair);
+    this.nothing = h('p', { class: 'nothing-here', hidden: true }, 'Nothing was measured.');
     this.top = h('span', { class: 'top-label' });
     this.middle = h('span', { class: 'middle-label' });
     this.legend = layers.map(({ name, tone, kind }) => {
@@ -145,7 +146,7 @@ export class Chart {
     this.element = h('figure', { class: 'chart' },
       h('figcaption', {}, h('h3', {}, title), h('p', { class: 'legend' }, this.legend.map((key) => key.element), this.when)),
       h('div', { class: 'plot', onpointermove: (event) => this.point(event), onpointerleave: () => this.point(null) },
-        this.top, this.middle, this.plot),
+        this.top, this.middle, this.plot, this.nothing),
       this.ribbon.element,
       h('p', { class: 'axis', 'aria-hidden': 'true' }, ...['15 min ago', '10', '5', 'now'].map((text) => h('span', {}, text))));
   }
@@ -177,6 +178,9 @@ export class Chart {
       if (stacked) floor[at] += value;
       most = Math.max(most, stacked ? floor[at] : value);
     }));
+    const nothing = columns.every((values) => values.every((value) => value == null));
+    this.nothing.hidden = !nothing;
+    for (const label of [this.top, this.middle]) label.hidden = nothing;
     const top = above(most);
     write(this.top, this.say(top));
     write(this.middle, this.say(top / 2));

@@ -211,13 +211,43 @@ export function countdown() {
   }
 }
 
-/** A line of the feed. */
-export function eventLine(event, ofOne = false) {
+const HELD = { force_open: 'held open', force_closed: 'held closed', observe_only: 'only observed' };
+const DONE = { override: 'held', clear_override: 'released', open: 'opened', half_open: 'tried before its time', close: 'reset', reset: 'reset' };
+
+/** What happened, without to which circuit. */
+function said({ kind, override, expired, action, by, reason, sentence, circuit_id: id }) {
+  const why = reason ? `: ${reason}` : '';
+  if (kind === 'override_set' && override?.kind in HELD) {
+    const { expires_in_ms: ms, owner } = override;
+    return `${HELD[override.kind]}${owner ? ` by ${owner}` : ''}${ms == null ? ' until it is released' : ` for ${roughly(ms)}`}${why}`;
+  }
+  if (kind === 'override_cleared') return expired ? 'its override has run out' : 'released';
+  if (kind === 'command' && action in DONE) return `${DONE[action]}${by ? ` by ${by}` : ''}${why}`;
+  return (sentence.startsWith(`${id}: `) ? sentence.slice(id.length + 2) : sentence).replace(' -> ', ' → ');
+}
+
+/**
+ * Lines of a feed, oldest first. A command stands in the line of what came of it, which is the event before it; that
+ * may be the `last` of earlier lines.
+ */
+export function eventLines(all, ofOne = false, last = null) {
+  const lines = [];
+  for (const event of all) {
+    const of = lines.at(-1) ?? last;
+    if (event.kind === 'command' && of?.event.id === event.id - 1 && of.event.circuit_id === event.circuit_id) {
+      const by = `${event.by ? ` by ${event.by}` : ''}${event.reason ? `: ${event.reason}` : ''}`;
+      if (of.event.kind !== 'override_set') of.line.querySelector('.said').append(of.event.kind === 'transition' ? `;${by}` : by);
+    } else {
+      lines.push({ event, line: eventLine(event, ofOne) });
+    }
+  }
+  return lines;
+}
+
+function eventLine(event, ofOne) {
   const tone = event.kind === 'transition' ? event.to
     : event.kind.startsWith('override') || event.kind === 'command' ? 'held' : 'note';
-  let text = event.sentence;
-  if (text.startsWith(`${event.circuit_id}: `)) text = text.slice(event.circuit_id.length + 2);
-  text = text.replace(' -> ', ' → ').replaceAll('half_open', 'half-open');
+  const text = said(event);
   return h('li', { 'data-tone': tone },
     shape(tone),
     h('span', { class: 'said' }, ofOne ? null : h('a', { href: linkTo(event.circuit_id) }, event.circuit_id), ` ${text}`),
@@ -226,6 +256,7 @@ export function eventLine(event, ofOne = false) {
 
 // What each circuit that is not closed has tried since it opened: how often in vain, since when, and the line that says so.
 const attempts = new Map();
+let latest = null;
 
 /** A circuit that tries and fails again and again has one line, or it would push all others out. */
 function fold(event, line) {
@@ -248,11 +279,12 @@ export function tell(news, anew = false) {
   if (anew) {
     feed.replaceChildren();
     attempts.clear();
+    latest = null;
   }
-  for (const event of news) {
-    const line = eventLine(event);
+  for (const { event, line } of eventLines(news, false, latest)) {
     feed.prepend(line);
     if (event.kind === 'transition') fold(event, line);
+    latest = { event, line };
   }
   while (feed.childElementCount > events.size) feed.lastElementChild.remove();
 }
