@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
     let circuit = |name| Config::builder(name).measure_latency();
     let rules = [
         (circuit("inventory"), 20),
-        (circuit("payments").slow_calls(Duration::from_millis(150), 0.5), 30),
+        (circuit("payments").slow_calls(Duration::from_millis(400), 0.5), 30),
         (circuit("search").ramp(Duration::from_secs(15)), 40),
     ];
 
@@ -103,7 +103,7 @@ fn protected(
         })
         .map_response(|response: http::Response<_>| response.status())
         .layer(breaker)
-        .timeout(Duration::from_millis(300))
+        .timeout(Duration::from_secs(1))
         .service(Client::builder(TokioExecutor::new()).build_http());
     Ok((name, BoxCloneSyncService::new(client)))
 }

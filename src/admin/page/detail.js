@@ -3,8 +3,8 @@
 import { address, ask } from './api.js';
 import { Chart, h, shape, shapeOf, toneOf, write } from './draw.js';
 import { possible } from './flip.js';
-import { eventLines, reason } from './overview.js';
-import { circuits, lasted, left, overrideLeft, serverTime } from './store.js';
+import { eventLines, reason, since } from './overview.js';
+import { circuits, left, overrideLeft, serverTime } from './store.js';
 import { clock, count, latency, percent, roughly, short, span, stateWord } from './text.js';
 
 const EVERY = 5e3; // ms between looks at the series and totals
@@ -90,12 +90,13 @@ class Detail {
     this.id = id;
     this.hooks = hooks;
     this.badge = h('span', { class: 'badge big' });
+    this.since = h('span', { class: 'since' });
     this.name = h('h1', { tabindex: '-1' }, id);
     this.why = h('p', { class: 'why' });
     this.next = h('p', { class: 'countdown' });
     this.acts = h('p', { class: 'acts' });
     this.head = h('header', { class: 'detail-head' },
-      h('div', {}, this.badge, this.name, this.why),
+      h('div', {}, h('p', { class: 'is-now' }, this.badge, this.since), this.name, this.why),
       this.next,
       this.acts);
 
@@ -129,11 +130,13 @@ class Detail {
   async load() {
     const circuit = circuits.get(this.id);
     try {
-      const { series, config, events } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
+      const { now, series, config, events } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
       if (this.gone || !series) return;
       this.end = Date.parse(series.end);
       this.step = series.step_ms;
-      const rate = (values) => values.map((value) => (value == null ? null : value / (series.step_ms / 1e3)));
+      // The last step is still running.
+      const ran = (i) => (i < series.calls.length - 1 ? series.step_ms : Math.max(1e3, series.step_ms - (this.end - Date.parse(now))));
+      const rate = (values) => values.map((value, i) => (value == null ? null : value / (ran(i) / 1e3)));
       const good = series.calls.map((calls, i) => (calls == null ? null : calls - (series.failures[i] ?? 0)));
       this.calls.show([rate(good), rate(series.failures), rate(series.rejected)], series.state);
       this.times.show([series.p99_ms, series.p50_ms], series.state);
@@ -244,7 +247,8 @@ class Detail {
   count() {
     const { circuit } = this;
     if (!circuit) return;
-    write(this.why, `${reason(circuit)}${circuit.state === 'closed' || circuit.override ? '' : ` Since ${clock(serverTime(-lasted(circuit)))}.`}`);
+    write(this.since, since(circuit));
+    write(this.why, reason(circuit));
     const wait = circuit.override ? overrideLeft(circuit) : left(circuit);
     const show = wait != null && (circuit.state === 'open' || circuit.override);
     this.next.hidden = !show;

@@ -82,7 +82,7 @@ export function decide(targets, { act, done }) {
     preview.dataset.tone = act.tone;
     write(submit, `${act.word}${act.ends && ms != null ? ` for ${word}` : ''}${one ? '' : `: ${targets.length} circuits`}`);
     submit.dataset.tone = act.tone;
-    if (one) is.replaceChildren(shape(shapeOf(mine.seen)), `${stateWord(mine.seen)} now. `, h('span', {}, mine.seen.sentence));
+    if (one) is.replaceChildren(shape(shapeOf(mine.seen)), h('span', {}, mine.seen.sentence));
   };
   mine.refresh = () => {
     const current = one && circuits.get(one.id);

@@ -104,23 +104,28 @@ class Row {
     write(this.nextNote, note);
     this.bar.hidden = share == null;
     if (share != null) this.bar.firstChild.style.transform = `scaleX(${Math.min(1, share).toFixed(3)})`;
-    write(this.since, circuit.state === 'closed' || circuit.override ? '' : `since ${clock(serverTime(-lasted(circuit)))}`);
+    write(this.since, since(circuit));
   }
 }
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
+/** Since when it has not been closed, or empty. */
+export function since(circuit) {
+  if (circuit.state === 'closed' || circuit.override) return '';
+  return `since ${clock(origins.get(circuit.id)?.at ?? serverTime(-lasted(circuit)))}`;
+}
+
 /** Why it is as it is, in a sentence; with durations that run on between the server's words. */
 export function reason(circuit) {
   if (circuit.override || circuit.state !== 'open' || !circuit.cause) return circuit.sentence;
-  return `Open for ${roughly(lasted(circuit))}: ${circuit.cause}.${before(circuit)}`;
-}
-
-/** How the trouble began, of which this opening is not the first. */
-function before(circuit) {
+  // What the last probes did says little: why it opened in the first place is what counts.
   const origin = origins.get(circuit.id);
-  if (origin?.why) return origin.why === circuit.cause ? '' : ` First opened at ${clock(origin.at)}: ${origin.why}.`;
+  if (origin?.why && origin.why !== circuit.cause) {
+    return `Not closed for ${roughly(serverTime(0) - Date.parse(origin.at))}: ${origin.why}. At the last try ${circuit.cause}.`;
+  }
   const { ms, more } = troubled(circuit);
-  return ms > lasted(circuit) + 60e3 ? ` Not closed for ${more ? 'more than ' : ''}${roughly(ms)}.` : '';
+  const before = ms > lasted(circuit) + 60e3 ? ` Not closed for ${more ? 'more than ' : ''}${roughly(ms)}.` : '';
+  return `Open for ${roughly(lasted(circuit))}: ${circuit.cause}.${before}`;
 }
 
 /** How much it wants to be looked at: less is more. */
