@@ -209,7 +209,9 @@ const on = {
     if (error instanceof Refused && error.status === 401) {
       return login(tried ? 'The server does not know this token.' : '');
     }
-    connection('lost', error instanceof Refused ? error.message : 'Reconnecting…');
+    const why = error instanceof Refused ? error.message : 'Reconnecting…';
+    connection('lost', why);
+    if (heard === null) write($('loading').firstElementChild, error instanceof Refused ? `${why} Trying again…` : 'The server does not answer. Trying again…');
     fresh();
   },
 };
@@ -275,7 +277,7 @@ function used(event) {
   if (event.key === 't') return theme() ?? true;
   if (!$('overview').hidden) return overview.key(event);
   if (event.key === 'Escape') {
-    location.hash = '';
+    location.hash = overview.address();
     return true;
   }
   if (event.key === 'o' && detail.current() != null) {
@@ -286,6 +288,11 @@ function used(event) {
 }
 
 $('help-button').addEventListener('click', () => $('help').showModal());
+document.querySelector('.skip').addEventListener('click', (event) => {
+  // The fragment is taken for views.
+  event.preventDefault();
+  $('list').focus();
+});
 
 // Light and dark.
 

@@ -3,7 +3,7 @@
 import { address, ask } from './api.js';
 import { Chart, h, shape, shapeOf, toneOf, write } from './draw.js';
 import { possible } from './flip.js';
-import { eventLines, reason, since } from './overview.js';
+import { address as home, eventLines, reason, since } from './overview.js';
 import { circuits, left, overrideLeft, serverTime } from './store.js';
 import { clock, count, latency, percent, roughly, short, span, stateWord } from './text.js';
 
@@ -115,7 +115,7 @@ class Detail {
     this.events = h('ol', { class: 'feed' });
     this.curls = h('div', { class: 'curls' });
     this.element = h('div', {},
-      h('a', { class: 'back', href: '#' }, '← All circuits'),
+      h('a', { class: 'back', href: home() }, '← All circuits'),
       this.head,
       h('div', { class: 'panels' },
         panel('Window', 'window', this.failures.element, this.slow.element, this.rules),

@@ -343,13 +343,15 @@ function clear() {
   document.activeElement?.blur();
 }
 
-/** Writes the filters into the address, so that they can be linked. */
-function save() {
+/** The address of this view, with its filters: so that they can be linked, and come back to. */
+export function address() {
   const fragment = new URLSearchParams();
   if (query) fragment.set('q', $('filter').value);
   if (shown.size) fragment.set('state', [...shown].join(','));
-  history.replaceState(null, '', `#${fragment}`);
+  return `#${fragment}`;
 }
+
+const save = () => history.replaceState(null, '', address());
 
 /** Binds the controls; `steer(id)`, `steerAll(circuits)` and `canWrite()` are the rest of the page. */
 export function start(given) {
