@@ -218,9 +218,8 @@ const on = {
 
 async function catchUp(last) {
   try {
-    const { events } = await ask(`events?after=${Math.max(0, last - 100)}&limit=100`);
-    events.forEach(store.happened);
-    overview.tell([...store.events.values()].sort((a, b) => a.id - b.id), true);
+    const { events } = await ask(`events?after=${Math.max(0, last - store.EVENTS)}&limit=${store.EVENTS}`);
+    overview.tell(store.happenedBefore(events), true);
   } catch { /* The stream brings what comes. */ }
 }
 

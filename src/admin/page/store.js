@@ -2,7 +2,7 @@
 
 const STEP = 15e3; // ms a step of the spark and the ribbon
 const SLACK = 300; // ms by which a countdown may be off before it is set right; less would make it jitter
-const EVENTS = 200; // kept in the feed
+export const EVENTS = 200; // kept in the feed
 
 /** Circuits by id. Each has `began` and `until` beside what the server says: instants of `performance.now()`. */
 export const circuits = new Map();
@@ -126,4 +126,13 @@ export function happened(event) {
   }
   if (events.size > EVENTS) events.delete(Math.min(...events.keys()));
   return true;
+}
+
+/** Takes in events that may be older than those it has; all of them, oldest first. */
+export function happenedBefore(earlier) {
+  const all = [...earlier, ...events.values()].sort((a, b) => a.id - b.id);
+  events.clear();
+  origins.clear();
+  all.forEach(happened);
+  return [...events.values()];
 }
