@@ -399,25 +399,25 @@ fn threads_that_open_and_close_are_told_of_without_a_gap() {
     let circuits: Vec<_> =
         (0..4).map(|i| registry.circuit(config(&format!("c{i}"))).unwrap()).collect();
     let mut reader = Reader::new(registry.subscribe_after(0));
-    let total = thread::scope(|scope| {
-        for circuit in &circuits {
-            scope.spawn(move || {
-                for _ in 0..500 {
-                    circuit.trip();
-                    circuit.reset();
-                }
-            });
-        }
-        // 4 registrations, and two transitions a turn.
-        let total = 4 + 4 * 500 * 2;
-        while reader.seen < total {
+    thread::scope(|scope| {
+        let restless = |circuit: &Circuit| {
+            for _ in 0..500 {
+                circuit.trip();
+                circuit.reset();
+            }
+        };
+        let threads: Vec<_> =
+            circuits.iter().map(|circuit| scope.spawn(move || restless(circuit))).collect();
+        while !threads.iter().all(|thread| thread.is_finished()) {
             if reader.read(64) == 0 {
                 thread::yield_now();
             }
         }
-        total
     });
-    assert_eq!(registry.events_after(0, 0).last_id, total);
+    reader.read(usize::MAX);
+    // 4 registrations, and two transitions a turn.
+    assert_eq!(reader.seen, 4 + 4 * 500 * 2);
+    assert_eq!(registry.events_after(0, 0).last_id, reader.seen);
 }
 
 /// Every gauge and counter of a circuit, as `name labels`.
