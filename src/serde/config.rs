@@ -35,8 +35,7 @@ use crate::{
 ///     throttle = { k = 2.0, window = "30s", minimum_calls = 10 }
 ///     start = "closed"                              # "open", { observe_only = "1h" }
 ///     warm_up = "10s"
-///     open_for = { initial = "1s", max = "8s", factor = 2.0, jitter = 0.2 }
-///     # or { fixed = "5s", jitter = 0.1 }; also: seed
+///     open_for = { initial = "1s", max = "8s", factor = 2.0, jitter = 0.2 }    # or { fixed = "5s" }
 ///     probes = { permits = 3, successes = 3, lease = "10s" }
 ///     ramp = "30s"
 ///     cancellation = "by_age"                       # or "neutral"
