@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::{
-    object::{Object, Table, required, unknown},
+    object::{Object, Table, required},
     value::{Flag, Number, Span, Text, Whole},
 };
 use crate::{
@@ -204,7 +204,11 @@ impl Table for Settings {
                 let cancellation = match &*word {
                     "by_age" => Cancellation::ByAge,
                     "neutral" => Cancellation::Neutral,
-                    _ => return Err(unknown("value", key, &word, &["by_age", "neutral"])),
+                    _ => {
+                        return Err(de::Error::custom(format_args!(
+                            "{key} is {word:?}, but must be \"by_age\" or \"neutral\""
+                        )));
+                    }
                 };
                 self.set(|builder| builder.cancellation(cancellation));
             }
@@ -516,7 +520,9 @@ impl<'de> Visitor<'de> for StartSeed {
         match word {
             "closed" => Ok(Start::Closed),
             "open" => Ok(Start::Open),
-            _ => Err(unknown("value", "start", word, &["closed", "open", "observe_only"])),
+            _ => Err(E::custom(format_args!(
+                "start is {word:?}, but must be \"closed\", \"open\", or have the key `observe_only`"
+            ))),
         }
     }
 
