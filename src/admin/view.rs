@@ -103,6 +103,8 @@ impl Seen {
             over["expires_in_ms"] = active.expires_in.map(millis).into();
             ages.insert("override".into(), over);
         }
+        let Series { step, running_for, .. } = self.vitals.series;
+        ages.insert("step_left_ms".into(), millis(step.saturating_sub(running_for)).into());
         ages
     }
 
