@@ -4,6 +4,8 @@
 mod histories;
 
 use std::{
+    cell::RefCell,
+    collections::HashSet,
     future::{Future, Ready, ready},
     pin::pin,
     sync::{Arc, Mutex},
@@ -147,6 +149,7 @@ fn the_same_configuration_changes_nothing_but_the_revision() {
     let ramp = prop::option::of((1..2_000u64).prop_map(Duration::from_millis));
     let throttle = prop::option::of((1.0..3.0f64, 0..8u64));
     let cases = (rules("same"), ramp, throttle, history(), any::<u64>(), 1..20usize);
+    let reached = RefCell::new(HashSet::new());
     let law = |(mut config, ramp, throttle, history, seed, every): (
         ConfigBuilder,
         Option<Duration>,
@@ -171,6 +174,8 @@ fn the_same_configuration_changes_nothing_but_the_revision() {
             left.take(step, &mut left_runs);
             right.take(step, &mut right_runs);
             if index % every == 0 {
+                let Snapshot { state, admitted_share, .. } = left.circuit.snapshot();
+                reached.borrow_mut().insert((state, admitted_share.is_some()));
                 // That lets time have done what it does, and no more.
                 left.circuit.clear_override();
                 right.circuit.reconfigure(config.clone().build().unwrap()).unwrap();
@@ -183,8 +188,10 @@ fn the_same_configuration_changes_nothing_but_the_revision() {
         }
         Ok(())
     };
-    let runs = Runs { cases: 2_000, failure_persistence: None, ..Runs::default() };
+    let runs = Runs { cases: 500, failure_persistence: None, ..Runs::default() };
     TestRunner::new(runs).run(&cases, law).unwrap_or_else(|error| panic!("{error}"));
+    // Closed, open and probing; throttling, and on the ramp.
+    assert_eq!(reached.into_inner().len(), 5);
 }
 
 /// One of two that are to do the same.

@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    panic::resume_unwind,
     pin::pin,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     task::{Context, Poll, Wake, Waker},
     thread,
@@ -380,17 +382,32 @@ fn nobody_is_woken_or_dropped_under_a_lock() {
         },
     ];
     for happens in happenings {
-        let registry = Registry::new();
-        let circuit = registry.circuit(config("inventory")).unwrap();
-        let nosy = Arc::new(Nosy(registry.clone(), Mutex::default(), AtomicUsize::new(0)));
-        let waker = Waker::from(Arc::clone(&nosy));
-        let mut events = registry.subscribe();
-        assert!(events.poll_next(&mut Context::from_waker(&waker)).is_pending());
-        *nosy.1.lock().unwrap() = Some(events);
-        drop(waker);
-        happens(&registry, &circuit);
-        assert_eq!(nosy.2.load(Ordering::SeqCst), 1);
+        in_no_time(move || {
+            let registry = Registry::new();
+            let circuit = registry.circuit(config("inventory")).unwrap();
+            let nosy = Arc::new(Nosy(registry.clone(), Mutex::default(), AtomicUsize::new(0)));
+            let waker = Waker::from(Arc::clone(&nosy));
+            let mut events = registry.subscribe();
+            assert!(events.poll_next(&mut Context::from_waker(&waker)).is_pending());
+            *nosy.1.lock().unwrap() = Some(events);
+            drop(waker);
+            happens(&registry, &circuit);
+            assert_eq!(nosy.2.load(Ordering::SeqCst), 1);
+        });
     }
+}
+
+/// Fails, and does not hang, if what it runs hangs.
+fn in_no_time(test: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel::<()>();
+    let test = thread::spawn(move || {
+        // Dropped at the end, also by a panic.
+        let _done = done;
+        test();
+    });
+    let waited = is_done.recv_timeout(30 * SECOND);
+    assert_eq!(waited, Err(mpsc::RecvTimeoutError::Disconnected), "it hangs");
+    test.join().unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 #[test]
@@ -399,25 +416,25 @@ fn threads_that_open_and_close_are_told_of_without_a_gap() {
     let circuits: Vec<_> =
         (0..4).map(|i| registry.circuit(config(&format!("c{i}"))).unwrap()).collect();
     let mut reader = Reader::new(registry.subscribe_after(0));
-    let total = thread::scope(|scope| {
-        for circuit in &circuits {
-            scope.spawn(move || {
-                for _ in 0..500 {
-                    circuit.trip();
-                    circuit.reset();
-                }
-            });
-        }
-        // 4 registrations, and two transitions a turn.
-        let total = 4 + 4 * 500 * 2;
-        while reader.seen < total {
+    thread::scope(|scope| {
+        let restless = |circuit: &Circuit| {
+            for _ in 0..500 {
+                circuit.trip();
+                circuit.reset();
+            }
+        };
+        let threads: Vec<_> =
+            circuits.iter().map(|circuit| scope.spawn(move || restless(circuit))).collect();
+        while !threads.iter().all(|thread| thread.is_finished()) {
             if reader.read(64) == 0 {
                 thread::yield_now();
             }
         }
-        total
     });
-    assert_eq!(registry.events_after(0, 0).last_id, total);
+    reader.read(usize::MAX);
+    // 4 registrations, and two transitions a turn.
+    assert_eq!(reader.seen, 4 + 4 * 500 * 2);
+    assert_eq!(registry.events_after(0, 0).last_id, reader.seen);
 }
 
 /// Every gauge and counter of a circuit, as `name labels`.

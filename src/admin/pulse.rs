@@ -7,15 +7,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     list::{Filter, Part, Sort},
     service::Shared,
     sse,
     time::{rfc3339, wall_clock},
-    view::{self, Seen},
+    view::{self, Print, Seen},
 };
+use crate::{Circuit, Registry};
 
 /// How long a snapshot is good for others who ask, if nothing has happened: so
 /// that many readers who come back at once are as one.
@@ -37,14 +38,14 @@ struct Told {
 
 #[derive(Debug)]
 struct Row {
+    circuit: Circuit,
     /// The seconds in which it was first there, and in which it last changed.
     begun: u64,
     changed: u64,
     /// What it is known by to have changed.
-    news: Map<String, Value>,
-    /// What is told of it, if it changed: what changes, or all.
+    print: Print,
+    /// What was told of it when it last changed.
     told: Value,
-    whole: Value,
 }
 
 /// All circuits, as a stream begins.
@@ -71,7 +72,7 @@ impl Pulse {
                 return Some(frame.clone());
             }
         }
-        let frame = told.encode(seen);
+        let frame = told.encode(&service.settings.registry, seen);
         told.latest = Some((seen, frame.clone()));
         Some(frame)
     }
@@ -120,10 +121,9 @@ impl Told {
         }
     }
 
-    fn encode(&self, seen: u64) -> Bytes {
+    fn encode(&self, registry: &Registry, seen: u64) -> Bytes {
         let changed = self.rows.values().filter(|row| row.changed > seen);
-        let circuits =
-            changed.map(|row| if row.begun > seen { row.whole.clone() } else { row.told.clone() });
+        let circuits = changed.filter_map(|row| row.tell(registry, self.second, seen));
         let tick = json!({
             "now": rfc3339(wall_clock()),
             "circuits": circuits.collect::<Value>(),
@@ -134,15 +134,26 @@ impl Told {
 
 impl Row {
     fn of(seen: &Seen, before: Option<Self>, second: u64) -> Self {
-        let mut news = seen.to_news();
-        news.extend(seen.to_last());
-        let (begun, changed) = match &before {
-            None => (second, second),
-            Some(before) if before.news == news => (before.begun, before.changed),
-            Some(before) => (before.begun, second),
-        };
-        let mut told = news.clone();
-        told.extend(seen.to_ages());
-        Self { begun, changed, news, told: told.into(), whole: seen.to_json().into() }
+        let print = seen.to_print();
+        let begun = before.as_ref().map_or(second, |before| before.begun);
+        match before {
+            // Many circuits, of which few change: no more is made of those.
+            Some(before) if before.print == print => before,
+            _ => {
+                let (circuit, told) = (seen.circuit.clone(), seen.to_row().into());
+                Self { circuit, begun, changed: second, print, told }
+            }
+        }
+    }
+
+    /// What it is to a reader who knows how it was in a second: all there is, if
+    /// it was not there then.
+    fn tell(&self, registry: &Registry, now: u64, known: u64) -> Option<Value> {
+        let is_new = self.begun > known;
+        if self.changed == now && !is_new {
+            return Some(self.told.clone());
+        }
+        let seen = Seen::of(registry, self.circuit.clone())?;
+        Some(if is_new { seen.to_json() } else { seen.to_row() }.into())
     }
 }

@@ -13,7 +13,8 @@ use super::{
     time::{fine_millis, millis, rfc3339, round, wall_clock, wall_time},
 };
 use crate::{
-    Circuit, Event, Override, OverrideKind, Registry, Series, Snapshot, State, Step, Vitals,
+    Circuit, Event, Latency, Override, OverrideKind, Registry, Series, Snapshot, State, Step,
+    Vitals,
 };
 
 /// How many events go with the detail of a circuit.
@@ -72,10 +73,9 @@ impl Seen {
     }
 
     /// What changes, and is told when it does.
-    pub(super) fn to_news(&self) -> Map<String, Value> {
+    fn to_news(&self) -> Map<String, Value> {
         let mut window = shown(&self.snapshot.window);
         window["limits"] = limits(&config(&self.circuit));
-        let rates = &self.vitals.rates;
         let news = json!({
             "id": self.id,
             "state": state_word(self.state),
@@ -87,11 +87,7 @@ impl Seen {
             "sentence": sentence(&self.snapshot, self.lasted()),
             "window": window,
             "recovery": self.recovery(),
-            "rates": {
-                "calls_per_s": round(rates.calls, 100.0),
-                "failures_per_s": round(rates.failures, 100.0),
-                "rejected_per_s": round(rates.rejected, 100.0),
-            },
+            "rates": self.rates(),
             "latency": shown(&self.vitals.latency),
             "totals": shown(&self.snapshot.totals),
         });
@@ -99,7 +95,7 @@ impl Seen {
     }
 
     /// What grows older all the time, and is no news.
-    pub(super) fn to_ages(&self) -> Map<String, Value> {
+    fn to_ages(&self) -> Map<String, Value> {
         let since = wall_time(self.snapshot.since, self.now, self.wall);
         let mut ages = object(json!({ "since": rfc3339(since), "for_ms": millis(self.lasted()) }));
         if let Some(active) = &self.snapshot.active_override {
@@ -112,11 +108,42 @@ impl Seen {
         ages
     }
 
-    /// The step that is running, for the ends of the spark and the ribbon.
-    pub(super) fn to_last(&self) -> Map<String, Value> {
+    /// What is told of it when it has changed: the ends of the spark and the
+    /// ribbon alone, of the step that is running.
+    pub(super) fn to_row(&self) -> Map<String, Value> {
+        let mut row = self.to_news();
+        row.extend(self.to_ages());
+        let (spark, ribbon) = self.ends();
+        row.insert("spark_last".into(), spark);
+        row.insert("ribbon_last".into(), ribbon);
+        row
+    }
+
+    fn ends(&self) -> (Value, Value) {
         let series = &self.vitals.series;
         let last = series.steps.last().copied().flatten();
-        object(json!({ "spark_last": spark(last, Some(series)), "ribbon_last": ribbon(last) }))
+        (spark(last, Some(series)), ribbon(last))
+    }
+
+    /// What it is known by to have changed.
+    pub(super) fn to_print(&self) -> Print {
+        let mut snapshot = self.snapshot.clone();
+        // It grows older all the time, and that is no news.
+        snapshot.at = snapshot.since;
+        if let Some(over) = &mut snapshot.active_override {
+            // The sentence says how many minutes.
+            over.expires_in = over.expires_in.map(|left| Duration::from_secs(left.as_secs() / 60));
+        }
+        Print { snapshot, rates: self.rates(), latency: self.vitals.latency, ends: self.ends() }
+    }
+
+    fn rates(&self) -> Value {
+        let rates = &self.vitals.rates;
+        json!({
+            "calls_per_s": round(rates.calls, 100.0),
+            "failures_per_s": round(rates.failures, 100.0),
+            "rejected_per_s": round(rates.rejected, 100.0),
+        })
     }
 
     fn recovery(&self) -> Value {
@@ -147,6 +174,15 @@ impl Seen {
             _ => Value::Null,
         }
     }
+}
+
+/// All that is told of a circuit but its age.
+#[derive(Debug, PartialEq)]
+pub(super) struct Print {
+    snapshot: Snapshot,
+    rates: Value,
+    latency: Option<Latency>,
+    ends: (Value, Value),
 }
 
 /// How a circuit is called: by its name, and for one of a group by its key

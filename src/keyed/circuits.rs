@@ -422,10 +422,11 @@ struct Reports {
 /// Makes an observer for one circuit of a group: for a key's, or for the shared
 /// one.
 #[cfg(feature = "registry")]
+type Watch = dyn Fn(Option<&Arc<str>>) -> Arc<dyn Observer> + Send + Sync;
+
+#[cfg(feature = "registry")]
 #[derive(Clone)]
-pub(crate) struct Watching(
-    pub(crate) Arc<dyn Fn(Option<&Arc<str>>) -> Arc<dyn Observer> + Send + Sync>,
-);
+pub(crate) struct Watching(pub(crate) Arc<Watch>);
 
 #[cfg(feature = "registry")]
 impl fmt::Debug for Watching {

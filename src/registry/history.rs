@@ -67,19 +67,20 @@ impl Ring {
     ) -> Option<(u64, Waiters)> {
         let at = wall_clock();
         let (circuit, key) = (Arc::clone(circuit), key.cloned());
-        // Dropped with the lock released: whoever reads it may have it for
-        // longest.
-        let _oldest;
         let mut state = self.lock();
         if state.closed || !told() {
             return None;
         }
         state.last += 1;
         let id = state.last;
-        _oldest =
-            if state.events.len() == state.capacity { state.events.pop_front() } else { None };
+        let is_full = state.events.len() == state.capacity;
+        let oldest = is_full.then(|| state.events.pop_front());
         state.events.push_back(Arc::new(Event { id, at, circuit, key, kind }));
-        Some((id, Waiters(mem::take(&mut state.wakers))))
+        let waiters = Waiters(mem::take(&mut state.wakers));
+        drop(state);
+        // With the lock released: it may be the last of much.
+        drop(oldest);
+        Some((id, waiters))
     }
 
     /// Lets everybody who waits know that nothing more will come.

@@ -225,7 +225,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// Those of [`KeyedCircuitsBuilder::build`], and one that names `name` if
+    /// Those of [`build`](crate::KeyedCircuitsBuilder::build), and one that names `name` if
     /// the registry has a circuit of that name.
     #[cfg(feature = "keyed")]
     pub fn keyed(

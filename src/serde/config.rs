@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::{
-    object::{Object, Table, required, unknown},
+    object::{Object, Table, required},
     value::{Flag, Number, Span, Text, Whole},
 };
 use crate::{
@@ -35,8 +35,7 @@ use crate::{
 ///     throttle = { k = 2.0, window = "30s", minimum_calls = 10 }
 ///     start = "closed"                              # "open", { observe_only = "1h" }
 ///     warm_up = "10s"
-///     open_for = { initial = "1s", max = "8s", factor = 2.0, jitter = 0.2 }
-///     # or { fixed = "5s", jitter = 0.1 }; also: seed
+///     open_for = { initial = "1s", max = "8s", factor = 2.0, jitter = 0.2 }    # or { fixed = "5s" }
 ///     probes = { permits = 3, successes = 3, lease = "10s" }
 ///     ramp = "30s"
 ///     cancellation = "by_age"                       # or "neutral"
@@ -205,7 +204,11 @@ impl Table for Settings {
                 let cancellation = match &*word {
                     "by_age" => Cancellation::ByAge,
                     "neutral" => Cancellation::Neutral,
-                    _ => return Err(unknown("value", key, &word, &["by_age", "neutral"])),
+                    _ => {
+                        return Err(de::Error::custom(format_args!(
+                            "{key} is {word:?}, but must be \"by_age\" or \"neutral\""
+                        )));
+                    }
                 };
                 self.set(|builder| builder.cancellation(cancellation));
             }
@@ -517,7 +520,9 @@ impl<'de> Visitor<'de> for StartSeed {
         match word {
             "closed" => Ok(Start::Closed),
             "open" => Ok(Start::Open),
-            _ => Err(unknown("value", "start", word, &["closed", "open", "observe_only"])),
+            _ => Err(E::custom(format_args!(
+                "start is {word:?}, but must be \"closed\", \"open\", or have the key `observe_only`"
+            ))),
         }
     }
 

@@ -38,18 +38,17 @@ pub(super) fn required<T, E: de::Error>(value: Option<T>, key: &str) -> Result<T
     value.ok_or_else(|| E::custom(format_args!("the key `{key}` is missing")))
 }
 
-/// Words there are to choose from; the nearest is told.
-pub(super) fn unknown<E: de::Error>(what: &str, table: &str, word: &str, known: &[&str]) -> E {
+/// A key there is not; the nearest there is is told.
+fn unknown<E: de::Error>(table: &str, key: &str, known: &[&str]) -> E {
     const NEAR: f64 = 0.75;
     let dot = if table.is_empty() { "" } else { "." };
-    let near = |known: &str| strsim::jaro_winkler(word, known);
-    let nearest = known.iter().map(|known| (near(known), known));
-    match nearest.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+    let likenesses = known.iter().map(|known| (strsim::jaro_winkler(key, known), known));
+    match likenesses.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
         Some((likeness, nearest)) if likeness > NEAR => E::custom(format_args!(
-            "unknown {what} `{table}{dot}{word}`, did you mean `{table}{dot}{nearest}`?"
+            "unknown key `{table}{dot}{key}`, did you mean `{table}{dot}{nearest}`?"
         )),
         _ => E::custom(format_args!(
-            "unknown {what} `{table}{dot}{word}`, there are `{}`",
+            "unknown key `{table}{dot}{key}`, there are `{}`",
             known.join("`, `")
         )),
     }
@@ -109,6 +108,6 @@ impl Visitor<'_> for Key {
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<&'static str, E> {
         let known = self.known.iter().find(|known| **known == word);
-        known.copied().ok_or_else(|| unknown("key", self.table, word, self.known))
+        known.copied().ok_or_else(|| unknown(self.table, word, self.known))
     }
 }

@@ -116,14 +116,20 @@ impl Site {
     }
 }
 
-/// Reads a stream until it has said something.
+/// Reads a stream until it has said something, and gives all it has
+/// told till then.
 async fn until(stream: &mut Incoming, said: &str) -> String {
-    let mut told = String::new();
-    while !told.contains(said) {
+    let (mut told, mut before) = (String::new(), 0);
+    loop {
         let frame = stream.frame().await.expect("the stream broke off").unwrap();
+        let start = told.len();
         told += str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        if told[before..].contains(said) {
+            return told;
+        }
+        // A long stream is not searched over and over.
+        before = start;
     }
-    told
 }
 
 #[tokio::test]
@@ -290,7 +296,7 @@ async fn a_reader_that_stops_holds_nobody_up() {
         let url = serve_hyper(site.admin.clone()).await.unwrap();
         let address = url.strip_prefix("http://").unwrap();
         let mut dead = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..5 {
             let mut connection = TcpStream::connect(address).await.unwrap();
             let head = format!(
                 "GET /api/v1/stream HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n"
@@ -301,7 +307,7 @@ async fn a_reader_that_stops_holds_nobody_up() {
         let mut reader = site.stream(&url).await;
         until(&mut reader, "\n\n").await;
         let circuit = site.registry.get("inventory").unwrap();
-        for _ in 0..2_000 {
+        for _ in 0..1_000 {
             circuit.trip();
             circuit.reset();
         }

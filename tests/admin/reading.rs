@@ -60,6 +60,7 @@ async fn a_list_has_every_circuit_with_all_there_is_to_say_of_it() {
             "since",
             "spark",
             "state",
+            "step_left_ms",
             "totals",
             "window",
         ]
