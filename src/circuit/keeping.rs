@@ -147,14 +147,6 @@ impl Admission {
 }
 
 impl Config {
-    /// The state its circuits are born in.
-    pub(crate) fn first_state(&self) -> State {
-        match self.rules.start {
-            Start::Open => State::Open,
-            Start::Closed | Start::ObserveOnly(_) => State::Closed,
-        }
-    }
-
     /// What a circuit is made of that joins its group so long after the first
     /// ones: to be observed for what is left of that.
     pub(crate) fn joining_after(mut self, elapsed: Duration) -> Self {

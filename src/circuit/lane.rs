@@ -93,6 +93,12 @@ impl Lanes {
         Arc::downgrade(&self.shared)
     }
 
+    /// Whether the other handle's circuit is the same.
+    #[cfg(feature = "registry")]
+    pub(super) fn lead_where(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Whether there is another handle than this one, or a permit.
     #[cfg(feature = "keyed")]
     pub(super) fn is_held(self: &Arc<Self>) -> bool {

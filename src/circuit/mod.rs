@@ -24,6 +24,8 @@ mod pace;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
+#[cfg(feature = "registry")]
+mod registering;
 mod saved;
 #[cfg(feature = "shadow")]
 mod shadow;
@@ -165,6 +167,7 @@ impl Circuit {
         #[cfg(not(feature = "shadow"))]
         let is_followed = false;
         let Config { name, rules, clock, observers, measure_latency, .. } = config;
+        let call_observers = observers.hearing_calls();
         let pace = Pace::new(&rules, measure_latency || is_followed);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
@@ -207,6 +210,7 @@ impl Circuit {
             born,
             inherited,
             observers,
+            call_observers,
             pace,
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
@@ -259,6 +263,7 @@ impl Circuit {
             state: view.state,
             generation: view.generation,
             revision: view.revision,
+            at: self.0.instant(now),
             since: self.0.began(&view),
             retry_after: view.retry_after,
             cause: view.cause,
