@@ -141,7 +141,6 @@ impl Admission {
     /// The whole of it.
     #[inline]
     pub(crate) fn permit(self, measured: bool) -> Permit {
-        let measured = measured || self.lane.shared.pace.measures_latency();
         self.lane.permit(self.generation, measured)
     }
 }

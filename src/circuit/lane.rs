@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     Circuit,
+    pace::Timing,
     permit::Permit,
     shared::Shared,
     sync::{AtomicU64, Ordering},
@@ -47,6 +48,9 @@ pub(super) struct Counters {
     pub(super) rejected: AtomicU64,
     /// Successes that the machine has yet to hear of.
     pub(super) tally: Tally,
+    /// Calls that might have been samples. Two threads on one lane may count as
+    /// one.
+    turns: AtomicU64,
     _apart: Apart,
 }
 
@@ -119,15 +123,32 @@ impl Deref for Lanes {
 impl Lane {
     /// The permit for a call that passes where everybody does.
     #[inline(always)]
-    pub(super) fn permit(self: Arc<Self>, generation: u64, measured: bool) -> Permit {
-        let started = if measured { self.shared.now() } else { Time::NEVER };
-        Permit::new(self, Ticket::call(generation), started)
+    pub(super) fn permit(self: &Arc<Self>, generation: u64, measured: bool) -> Permit {
+        let (ticket, started) = match self.shared.pace.timing(measured, &self.counters) {
+            Timing::No => (Ticket::call(generation), Time::NEVER),
+            Timing::Sampled => (Ticket::sample(generation), self.shared.now()),
+            Timing::Yes => (Ticket::call(generation), self.shared.now()),
+        };
+        Permit::new(Arc::clone(self), ticket, started)
     }
 
     /// A handle to its circuit.
     pub(super) fn circuit(&self) -> Circuit {
         let handle = self.handle.upgrade();
         Circuit(handle.unwrap_or_else(|| Lanes::of(Arc::clone(&self.shared))))
+    }
+}
+
+impl Counters {
+    /// One call in so many is a sample.
+    const CALLS_A_SAMPLE: u64 = 32;
+
+    /// Whether this one is.
+    #[inline]
+    pub(super) fn is_turn(&self) -> bool {
+        let turn = self.turns.load(Ordering::Relaxed);
+        self.turns.store(turn.wrapping_add(1), Ordering::Relaxed);
+        turn % Self::CALLS_A_SAMPLE == 0
     }
 }
 

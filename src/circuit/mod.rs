@@ -168,7 +168,8 @@ impl Circuit {
         let is_followed = false;
         let Config { name, rules, clock, observers, measure_latency, .. } = config;
         let call_observers = observers.hearing_calls();
-        let pace = Pace::new(&rules, measure_latency || is_followed);
+        let samples = observers.take_samples();
+        let pace = Pace::new(&rules, measure_latency || is_followed, samples);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
@@ -364,8 +365,7 @@ impl Circuit {
     pub(crate) fn pass(&self, measured: bool) -> Option<Permit> {
         let gate = self.0.gate.0.load();
         if gate.is_closed() {
-            let measured = measured || self.0.pace.measures_latency();
-            Some(Arc::clone(self.0.lane()).permit(gate.generation(), measured))
+            Some(self.0.lane().permit(gate.generation(), measured))
         } else {
             None
         }

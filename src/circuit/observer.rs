@@ -97,7 +97,14 @@ pub trait Observer: Send + Sync {
         let _ = (circuit, passed);
     }
 
-    /// A call out of many was measured, and took so long.
+    /// Whether it takes samples of latencies: asked once, when a circuit is made.
+    fn takes_latency_samples(&self) -> bool {
+        false
+    }
+
+    /// One call in 32 of a thread's was timed, and took so long, whatever came
+    /// of it. Told to all, if one
+    /// [takes samples](Self::takes_latency_samples).
     fn on_latency_sample(&self, circuit: &str, latency: Duration) {
         let _ = (circuit, latency);
     }
@@ -208,6 +215,10 @@ pub(crate) struct Observers(pub(crate) Vec<Arc<dyn Observer>>);
 impl Observers {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn take_samples(&self) -> bool {
+        self.0.iter().any(|observer| observer.takes_latency_samples())
     }
 
     /// Those that hear of every call.

@@ -322,6 +322,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn tell_sample(&self, latency: Duration) {
+        self.observers.tell(|observer| observer.on_latency_sample(&self.name, latency));
+    }
+
     #[inline(never)]
     fn tell_observers_of_call(&self, end: CallEnd, slow: bool, reading: Reading) {
         let (circuit, key) = (&*self.name, self.key.as_deref());

@@ -139,6 +139,10 @@ impl Observer for KeyWatch {
         self.watch.hears_calls()
     }
 
+    fn takes_latency_samples(&self) -> bool {
+        self.watch.takes_latency_samples()
+    }
+
     fn on_transition(&self, transition: &Transition) {
         self.watch.on_transition(transition);
     }

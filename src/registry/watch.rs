@@ -87,6 +87,10 @@ impl Observer for Watch {
         false
     }
 
+    fn takes_latency_samples(&self) -> bool {
+        true
+    }
+
     fn on_transition(&self, transition: &Transition) {
         self.track().moved(self.clock.now(), transition.at, transition.to);
         self.publish(EventKind::Transition(transition.clone()));
