@@ -849,3 +849,41 @@ fn handles_may_go_anywhere() {
     anywhere::<Subscription>();
     anywhere::<Lagged>();
 }
+
+#[test]
+fn one_call_in_32_is_timed_for_the_registry_and_for_nobody_else() {
+    #[derive(Default, Clone)]
+    struct Timed(Arc<Mutex<Vec<Option<Duration>>>>);
+
+    impl Observer for Timed {
+        fn on_call(&self, call: &tower_breaker::Call<'_>) {
+            self.0.lock().unwrap().push(call.latency);
+        }
+    }
+
+    let (clock, registry, timed) = (ManualClock::new(), Registry::new(), Timed::default());
+    let config = Config::builder("inventory").clock(&clock).observer(timed.clone());
+    let circuit = registry.circuit(config.build().unwrap()).unwrap();
+    for call in 0..96 {
+        let permit = circuit.try_acquire().unwrap();
+        clock.advance(Duration::from_millis(10));
+        match call % 3 {
+            0 => drop(permit),
+            1 => permit.record(Outcome::Failure),
+            _ => permit.record(Outcome::Success),
+        }
+        circuit.reset();
+    }
+    let latency = registry.vitals(&circuit).unwrap().latency.unwrap();
+    assert_eq!(latency.samples, 3);
+    let off = latency.p50.as_secs_f64() / 0.01;
+    assert!((0.97..=1.03).contains(&off), "{latency:?}");
+    assert_eq!(*timed.0.lock().unwrap(), vec![None; 96]);
+
+    // Where every call is timed, all hear of it, and samples are samples still.
+    let config = Config::builder("payments").clock(&clock).observer(timed.clone());
+    let circuit = registry.circuit(config.measure_latency().build().unwrap()).unwrap();
+    (0..64).for_each(|_| circuit.try_acquire().unwrap().record(Outcome::Success));
+    assert_eq!(registry.vitals(&circuit).unwrap().latency.unwrap().samples, 2);
+    assert_eq!(timed.0.lock().unwrap()[96..], vec![Some(Duration::ZERO); 64]);
+}
