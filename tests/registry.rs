@@ -176,6 +176,67 @@ fn what_happens_is_told_in_its_order_and_in_a_sentence() {
 }
 
 #[test]
+fn a_reconfiguration_and_an_owner_are_told_by_their_names() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let circuit = registry.circuit(brittle(&clock).build().unwrap()).unwrap();
+    circuit.reconfigure(brittle(&clock).minimum_calls(5).build().unwrap()).unwrap();
+    circuit.set_override(Override::force_open().owner("alice"));
+    let told = registry.events_after(1, 10).events;
+    let sentences: Vec<_> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        sentences,
+        [
+            "inventory: reconfigured, minimum_calls: 10 -> 5",
+            "inventory: alice set force-open for 3600.0s",
+        ]
+    );
+    let EventKind::Reconfigured(reconfigured) = &told[0].kind else { panic!("{told:?}") };
+    assert_eq!(reconfigured.changes.len(), 1);
+}
+
+#[test]
+fn an_event_has_the_date_of_its_circuits_clock() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let circuit = registry.circuit(brittle(&clock).build().unwrap()).unwrap();
+    clock.advance(90 * SECOND);
+    circuit.trip();
+    let [registered, opened] = &registry.events_after(0, 10).events[..] else {
+        panic!("there are two")
+    };
+    assert_eq!(opened.at.duration_since(registered.at).unwrap(), 90 * SECOND);
+}
+
+#[test]
+fn one_that_is_restored_is_registered_as_it_was_and_counts_from_there() {
+    let clock = ManualClock::new();
+    let rules = || brittle(&clock).open_for(Backoff::fixed(60 * SECOND)).build().unwrap();
+    let before = Circuit::new(rules());
+    call(&before, Outcome::Success);
+    call(&before, Outcome::Failure);
+    call(&before, Outcome::Failure);
+    let saved = before.save();
+
+    let registry = Registry::new();
+    let circuit = registry.restore(rules(), saved.clone()).unwrap();
+    assert_eq!(registry.get("inventory").unwrap().state(), State::Open);
+    assert_eq!(kinds(&registry), ["registered"]);
+    clock.advance(SECOND);
+    registry.sample();
+    let vitals = registry.vitals(&circuit).unwrap();
+    let step = vitals.series.steps[59].unwrap();
+    assert_eq!((step.calls, step.worst, vitals.rates.calls), (0, State::Open, 0.0));
+    assert_eq!(circuit.snapshot().totals.failure, 2);
+
+    let error = registry.restore(rules(), saved.clone()).unwrap_err();
+    assert_eq!(error.field(), "name");
+    let other = Config::builder("other").build().unwrap();
+    assert_eq!(registry.restore(other, saved).unwrap_err().field(), "saved.name");
+    assert!(registry.get("other").is_none());
+}
+
+#[test]
 fn one_that_starts_observed_is_told_of_after_it_was_registered() {
     let registry = Registry::new();
     let start = Start::ObserveOnly(SECOND);

@@ -77,7 +77,7 @@ fn from_the_first_call_every_series_is_there_at_zero() {
             "circuit_breaker_state state=closed"
         ]
     );
-    assert_eq!(series.len(), 3 + 1 + 1 + 3 + 5 + 1 + 1 + 1 + 2 + 17);
+    assert_eq!(series.len(), 3 + 1 + 1 + 3 + 5 + 1 + 1 + 1 + 2 + 18);
 }
 
 #[test]

@@ -374,7 +374,7 @@ fn a_snapshot_shows_what_a_page_needs() {
     assert_eq!(shown["totals"]["failure"], 2);
     assert_eq!(
         shown["active_override"],
-        json!({"kind": "observe_only", "reason": "a <b> \"test\"", "expires_in_ms": null})
+        json!({"kind": "observe_only", "reason": "a <b> \"test\"", "owner": null, "expires_in_ms": null})
     );
 
     circuit.clear_override();

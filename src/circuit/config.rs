@@ -99,8 +99,23 @@ impl Config {
         }
     }
 
-    /// What a circuit is made of, with nobody to tell.
-    pub(super) fn of_circuit(
+    #[cfg(feature = "serde")]
+    pub(crate) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) const fn is_measured(&self) -> bool {
+        self.measure_latency
+    }
+
+    /// The circuit's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One that has been valid, watched by nobody.
+    pub(super) fn of_rules(
         name: Arc<str>,
         rules: Rules,
         clock: Clock,
@@ -117,21 +132,6 @@ impl Config {
             #[cfg(feature = "shadow")]
             recorder: None,
         }
-    }
-
-    #[cfg(feature = "serde")]
-    pub(crate) const fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    #[cfg(feature = "serde")]
-    pub(crate) const fn is_measured(&self) -> bool {
-        self.measure_latency
-    }
-
-    /// The circuit's name.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// Says what this configuration would do at such traffic that can hardly

@@ -58,7 +58,7 @@ impl Circuit {
 
     /// Whether its calls are measured, whoever else wants to know.
     pub(crate) fn measures_latency(&self) -> bool {
-        self.0.measures_latency
+        self.0.pace.measures_latency()
     }
 
     /// A permit that only an operator can refuse.

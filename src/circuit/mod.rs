@@ -12,8 +12,9 @@
 //! circuit is one load of it. A success whose generation matches a *clean*
 //! gate (the window is full and holds nothing but good calls) would leave the
 //! machine as it is, so it is only counted. A rejection needs the word and the
-//! end of the wait, which is written before the word and only grows while the
-//! circuit is open.
+//! end of the wait, which is written before the word. While the circuit is open
+//! only a reconfiguration changes it: to an earlier end, which a rejection may
+//! miss by an instant.
 
 mod circuit_open;
 mod clock;
@@ -27,16 +28,19 @@ mod keeping;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
+mod pace;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
 #[cfg(feature = "registry")]
 mod registering;
+mod saved;
 #[cfg(feature = "shadow")]
 mod shadow;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
+mod steer;
 mod sync;
 #[cfg(feature = "tokio")]
 mod waiter;
@@ -63,12 +67,15 @@ pub use self::{
     circuit_open::CircuitOpen,
     clock::Clock,
     config::{Config, ConfigBuilder},
-    observer::{Call, Observer, Transition},
+    observer::{Call, Observer, Reconfigured, Transition},
     permit::{Permit, Reading},
+    saved::Saved,
     snapshot::{Snapshot, WindowSnapshot},
+    steer::{IfRevision, SteerError},
 };
 use self::{
     observer::Observers,
+    pace::Pace,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 #[cfg(feature = "shadow")]
@@ -78,13 +85,13 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
+    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket, View},
     outcome::{CallEnd, FallbackEnd, Outcome},
     overrides::Override,
-    rules::{Cancellation, Rules},
     start::Start,
     state::State,
     time::Time,
+    totals::Totals,
 };
 
 /// A circuit breaker: a handle, cheap to clone; clones are the same circuit.
@@ -120,12 +127,12 @@ struct Shared {
     key: Option<Arc<str>>,
     clock: Clock,
     born: Instant,
+    /// How long the state it was born in had lasted.
+    inherited: Duration,
     observers: Observers,
     /// Those of them that hear of every call.
     call_observers: Observers,
-    slow_after: Option<Duration>,
-    judges_drops: bool,
-    measures_latency: bool,
+    pace: Pace,
     #[cfg(feature = "health-check")]
     health_check: health_check::Running,
     #[cfg(feature = "shadow")]
@@ -149,6 +156,8 @@ struct Alone<T>(T);
 
 struct Core {
     machine: Machine,
+    /// Whether every call is measured though no rule asks for it.
+    measure_latency: bool,
     /// What the gate shows.
     published: u64,
     #[cfg(feature = "tokio")]
@@ -168,6 +177,16 @@ impl Circuit {
     /// A circuit that is one of many, watched by `more` besides the observers of
     /// its configuration.
     pub(crate) fn of_group(
+        config: Config,
+        key: Option<Arc<str>>,
+        more: Vec<Arc<dyn Observer>>,
+    ) -> Self {
+        Self::after(None, config, key, more)
+    }
+
+    /// A circuit, in the place of one that was saved.
+    fn after(
+        legacy: Option<saved::Legacy>,
         mut config: Config,
         key: Option<Arc<str>>,
         more: Vec<Arc<dyn Observer>>,
@@ -185,6 +204,7 @@ impl Circuit {
             key,
             born,
             seed,
+            legacy,
             #[cfg(feature = "shadow")]
             followers,
         )
@@ -196,20 +216,25 @@ impl Circuit {
         key: Option<Arc<str>>,
         born: Instant,
         seed: u64,
+        legacy: Option<saved::Legacy>,
         #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
     ) -> Self {
         #[cfg(feature = "shadow")]
-        let measure_latency = config.measure_latency || followers.is_some();
+        let is_followed = followers.is_some();
         #[cfg(not(feature = "shadow"))]
-        let measure_latency = config.measure_latency;
-        let Config { name, rules, clock, observers, .. } = config;
+        let is_followed = false;
+        let Config { name, rules, clock, observers, measure_latency, .. } = config;
         let call_observers = observers.hearing_calls();
-        let slow_after = rules.slow_calls.map(|rule| rule.threshold);
-        let judges_drops = rules.cancellation == Cancellation::ByAge;
+        let pace = Pace::new(&rules, measure_latency || is_followed);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
-        if let Start::ObserveOnly(duration) = start {
+        let mut inherited = Duration::ZERO;
+        let mut fallbacks = [0; 3];
+        if let Some(legacy) = legacy {
+            (inherited, fallbacks) = (legacy.state_for, legacy.fallbacks);
+            machine.inherit(legacy.of_machine, &mut facts);
+        } else if let Start::ObserveOnly(duration) = start {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.set_override(over, Time::ZERO, &mut facts);
         }
@@ -220,6 +245,7 @@ impl Circuit {
         let gate = word(machine.generation(), machine.gate());
         let core = Core {
             machine,
+            measure_latency,
             published: gate,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
@@ -233,18 +259,17 @@ impl Circuit {
             counters: Alone(Counters {
                 passed: AtomicU64::new(0),
                 rejected: AtomicU64::new(0),
-                fallbacks: [0; 3].map(AtomicU64::new),
+                fallbacks: fallbacks.map(AtomicU64::new),
             }),
             core: Mutex::new(core),
             name,
             key,
             clock,
             born,
+            inherited,
             observers,
             call_observers,
-            slow_after,
-            judges_drops,
-            measures_latency: measure_latency || slow_after.is_some(),
+            pace,
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
             #[cfg(feature = "shadow")]
@@ -276,54 +301,26 @@ impl Circuit {
         }
     }
 
-    /// The name, the rules it goes by now, and the clock, as a configuration
-    /// to look at or to start another circuit from. Observers, shadows and a
-    /// recorder are left out.
-    ///
-    /// ```
-    /// use tower_breaker::{Circuit, Config};
-    ///
-    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
-    /// let circuit = Circuit::new(Config::builder("inventory").minimum_calls(5).build()?);
-    /// let twin = Circuit::new(circuit.config());
-    /// assert_eq!(twin.name(), "inventory");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn config(&self) -> Config {
-        let rules = self.0.lock().machine.rules().clone();
-        let measured_for_rules = rules.slow_calls.is_some();
-        Config::of_circuit(
-            Arc::clone(&self.0.name),
-            rules,
-            self.0.clock.clone(),
-            self.0.measures_latency && !measured_for_rules,
-        )
-    }
-
     /// The circuit at this instant. Changes nothing.
     pub fn snapshot(&self) -> Snapshot {
         let now = self.now();
         let (view, window) = {
             let core = self.0.lock();
             let view = core.machine.view(now);
-            let window = WindowSnapshot::new(view.window, core.machine.rules());
+            let rules = core.machine.rules();
+            let judges_slow = rules.slow_calls.is_some();
+            let window = WindowSnapshot::new(view.window, rules.minimum_calls, judges_slow);
             (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
         };
-        let mut totals = view.totals;
-        totals.success += self.0.counters.0.passed.load(Ordering::Relaxed);
-        totals.rejected += self.0.counters.0.rejected.load(Ordering::Relaxed);
-        let fallbacks = |end| self.0.counters.0.fallbacks[end as usize].load(Ordering::Relaxed);
-        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
-        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
-        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        let totals = self.0.counters.0.add_to(view.totals);
         Snapshot {
             name: self.0.name.to_string(),
             key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
+            revision: view.revision,
             at: self.0.instant(now),
-            since: self.0.instant(view.since),
+            since: self.0.began(&view),
             retry_after: view.retry_after,
             cause: view.cause,
             window,
@@ -371,6 +368,17 @@ impl Circuit {
         self.update(Machine::reset);
     }
 
+    /// Ends the wait of an open circuit, if need be before its
+    /// [health check](Self) has passed: the next calls are probes.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError::NotOpen`], if it is not open: a closed circuit has nothing
+    /// to probe.
+    pub fn end_wait(&self) -> Result<(), SteerError> {
+        self.if_revision(None).end_wait().map(|_| ())
+    }
+
     /// Lays an operator's decision over the machine's, in place of the one
     /// there was.
     pub fn set_override(&self, over: Override) {
@@ -380,6 +388,14 @@ impl Circuit {
     /// Lifts the override, if there is one: the machine decides again.
     pub fn clear_override(&self) {
         self.update(Machine::clear_override);
+    }
+
+    /// Whether somebody else needs its calls measured.
+    fn is_followed(&self) -> bool {
+        #[cfg(feature = "shadow")]
+        return self.followers().is_some();
+        #[cfg(not(feature = "shadow"))]
+        return false;
     }
 
     /// The candidates that watch its calls, in the order of
@@ -405,7 +421,7 @@ impl Circuit {
     #[inline]
     fn pass(self, gate: u64, measured: bool) -> Permit {
         let ticket = Ticket::call(gate >> KIND_BITS);
-        let started = (measured || self.0.measures_latency).then(|| self.instant());
+        let started = (measured || self.0.pace.measures_latency()).then(|| self.instant());
         Permit::new(self, ticket, started)
     }
 
@@ -426,7 +442,7 @@ impl Circuit {
             self.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
         match admitted {
             Ok(ticket) => {
-                let measured = measured || self.0.measures_latency;
+                let measured = measured || self.0.pace.measures_latency();
                 let started = measured.then(|| self.0.instant(now));
                 Ok(Permit::new(self.clone(), ticket, started))
             }
@@ -598,9 +614,8 @@ impl Circuit {
     fn settle(&self, ticket: Ticket, outcome: Option<Outcome>, reading: Reading) {
         let Reading { latency, now } = reading;
         let shared = &*self.0;
-        let judged = outcome.is_some() || shared.judges_drops;
-        let is_long =
-            shared.slow_after.zip(latency).is_some_and(|(after, latency)| latency > after);
+        let is_long = latency.is_some_and(|latency| shared.pace.is_slow(latency));
+        let judged = outcome.is_some() || shared.pace.judges_drops();
         let end = End { outcome, slow: judged && is_long };
         let good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
         if good && self.is_clean_in(ticket.generation) {
@@ -722,12 +737,23 @@ impl Circuit {
         }
         core.telling = true;
         while let Some(fact) = core.untold.pop_front() {
-            let rules = core.machine.rules().clone();
             drop(core);
-            shared.tell(fact, &rules);
+            shared.tell(fact);
             core = shared.lock();
         }
         core.telling = false;
+    }
+}
+
+impl Counters {
+    fn add_to(&self, mut totals: Totals) -> Totals {
+        totals.success += self.passed.load(Ordering::Relaxed);
+        totals.rejected += self.rejected.load(Ordering::Relaxed);
+        let fallbacks = |end| self.fallbacks[end as usize].load(Ordering::Relaxed);
+        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
+        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
+        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        totals
     }
 }
 
@@ -763,10 +789,11 @@ impl Shared {
         self.call_observers.tell(|observer| observer.on_call(&call));
     }
 
-    fn tell(&self, fact: Fact, rules: &Rules) {
+    fn tell(&self, fact: Fact) {
         let name = &*self.name;
         match fact {
             Fact::Transition(transition) => {
+                let machine::Transition { minimum_calls, judges_slow, .. } = transition;
                 let transition = Transition {
                     circuit: Arc::clone(&self.name),
                     key: self.key.clone(),
@@ -775,13 +802,19 @@ impl Shared {
                     cause: transition.cause,
                     generation: transition.generation,
                     at: self.instant(transition.at),
-                    window: WindowSnapshot::new(transition.window, rules),
+                    window: WindowSnapshot::new(transition.window, minimum_calls, judges_slow),
                     open_for: transition.wait,
                 };
                 self.observers.tell(|observer| observer.on_transition(&transition));
             }
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
+            }
+            Fact::Reconfigured(machine::Reconfigured { changes, revision, at }) => {
+                let (circuit, key) = (Arc::clone(&self.name), self.key.clone());
+                let at = self.instant(at);
+                let reconfigured = Reconfigured { circuit, key, revision, at, changes };
+                self.observers.tell(|observer| observer.on_reconfigured(&reconfigured));
             }
             Fact::Share { percent } => {
                 let share = f64::from(percent) / 100.0;
@@ -805,7 +838,16 @@ impl Shared {
             Fact::WouldReject => {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
-            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
+            _in_order => {}
+        }
+    }
+
+    /// When a state began: that of birth may have begun before.
+    fn began(&self, view: &View) -> Instant {
+        let began = self.instant(view.since);
+        match view.generation {
+            0 => began.checked_sub(self.inherited).unwrap_or(began),
+            _ => began,
         }
     }
 

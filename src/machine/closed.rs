@@ -50,6 +50,41 @@ impl Closed {
         Self { throttling: None, ..Self::new(rules) }
     }
 
+    /// Goes by other rules. What has ended stays what it was judged as; the
+    /// next call to end, or to ask while others are overdue, is judged by the new
+    /// rules.
+    pub(super) fn reconfigure(&mut self, old: &Rules, new: &Rules, now: Time) {
+        let threshold = |rules: &Rules| rules.slow_calls.map(|rule| rule.threshold);
+        let moves_on_alike = self.ring.is_like(new.window);
+        if old.window != new.window {
+            self.ring.change(new.window, now);
+        }
+        let failing = self.failing.take();
+        self.failing = Episode::follow(failing, new.failure_rate.is_some(), new, now);
+        let slowing = self.slowing.take().map(|episode| *episode);
+        self.slowing = Episode::follow(slowing, new.slow_calls.is_some(), new, now).map(Box::new);
+        match (&mut self.in_flight, threshold(new)) {
+            (Some(in_flight), allowed) if allowed != threshold(old) || !moves_on_alike => {
+                in_flight.allow(allowed);
+            }
+            (None, Some(allowed)) => self.in_flight = Some(Box::new(InFlight::new(allowed))),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Throttles by another rule, or no more.
+    pub(super) fn rethrottle(&mut self, throttle: Option<Throttle>, now: Time, facts: &mut Facts) {
+        match (&mut self.throttling, throttle) {
+            (Some(throttling), Some(throttle)) => throttling.reconfigure(throttle, now, facts),
+            (None, Some(throttle)) => self.throttling = Some(Box::new(Throttling::new(throttle))),
+            (_, None) => {
+                if let Some(throttling) = self.throttling.take() {
+                    throttling.stop(facts);
+                }
+            }
+        }
+    }
+
     /// A call begins: where it is kept, if anybody wants to know its age.
     pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
         self.in_flight.as_mut()?.begin(now)
@@ -89,7 +124,7 @@ impl Closed {
     }
 
     pub(super) fn tracks_calls(&self) -> bool {
-        self.in_flight.is_some()
+        self.in_flight.as_deref().is_some_and(InFlight::is_minded)
     }
 
     pub(super) fn overdue_at(&self, now: Time) -> u64 {
@@ -220,8 +255,25 @@ struct Episode {
 }
 
 impl Episode {
+    const STEPS: u32 = 8;
+
     fn new(age_to_trip: Duration) -> Self {
-        Self { age_to_trip, began: None, recent: TimeRing::new(age_to_trip * 2, 8) }
+        Self { age_to_trip, began: None, recent: TimeRing::new(age_to_trip * 2, Self::STEPS) }
+    }
+
+    /// What becomes of it under other rules; `wanted`, if a rate of theirs
+    /// needs one.
+    fn follow(episode: Option<Self>, wanted: bool, rules: &Rules, now: Time) -> Option<Self> {
+        let age = rules.sustained_for;
+        if !wanted || age.is_zero() {
+            return None;
+        }
+        let Some(episode) = episode else { return Some(Self::new(age)) };
+        if episode.age_to_trip == age {
+            return Some(episode);
+        }
+        let recent = episode.recent.rebucketed(age * 2, Self::STEPS, now);
+        Some(Self { age_to_trip: age, recent, ..episode })
     }
 
     /// Takes in a call; `before` and `after` are the bad calls in the window

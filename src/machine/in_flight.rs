@@ -36,7 +36,8 @@ impl Place {
 /// count for ever.
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
-    allowed: Duration,
+    /// `None`: nobody minds their age any more, and none is kept that begins.
+    allowed: Option<Duration>,
     calls: Vec<Flight>,
     free: Vec<u32>,
     first: Option<u32>,
@@ -60,7 +61,7 @@ struct Flight {
 impl InFlight {
     pub(super) fn new(allowed: Duration) -> Self {
         Self {
-            allowed,
+            allowed: Some(allowed),
             calls: Vec::new(),
             free: Vec::new(),
             first: None,
@@ -70,9 +71,32 @@ impl InFlight {
         }
     }
 
-    /// A call begins, not before any of the others. `None`: there are too many
-    /// to keep count of.
+    /// Minds their age by another measure, or not at all. Those that are overdue
+    /// by it are found as if they had not been.
+    ///
+    /// Calls keep their places whatever happens here: were they forgotten, an old
+    /// one's end could take the place of a new one.
+    pub(super) fn allow(&mut self, allowed: Option<Duration>) {
+        self.allowed = allowed;
+        let mut next = self.first;
+        while let Some(index) = next.filter(|index| Some(*index) != self.cursor) {
+            let call = &mut self.calls[index as usize];
+            call.found_at = None;
+            next = call.after;
+        }
+        self.cursor = self.first;
+        self.overdue = 0;
+    }
+
+    /// Whether anybody minds their age.
+    pub(super) fn is_minded(&self) -> bool {
+        self.allowed.is_some()
+    }
+
+    /// A call begins, not before any of the others. `None`: nobody minds, or
+    /// there are too many to keep count of.
     pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
+        self.allowed?;
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -112,12 +136,13 @@ impl InFlight {
     /// Finds who has become overdue, and lets go of those found more than
     /// `span` of the odometer ago.
     pub(super) fn find_overdue(&mut self, now: Time, odometer: impl Fn(Time) -> u64, span: u64) {
+        let Some(allowed) = self.allowed else { return };
         while let Some(index) = self.cursor {
             let call = &mut self.calls[index as usize];
-            if now.since(call.began) <= self.allowed {
+            if now.since(call.began) <= allowed {
                 break;
             }
-            call.found_at = Some(odometer(call.began.after(self.allowed)));
+            call.found_at = Some(odometer(call.began.after(allowed)));
             self.cursor = call.after;
             self.overdue += 1;
         }
@@ -136,10 +161,11 @@ impl InFlight {
 
     /// How many are overdue at `now`, without changing anything.
     pub(super) fn overdue_at(&self, now: Time) -> u64 {
+        let Some(allowed) = self.allowed else { return 0 };
         let mut overdue = self.overdue;
         let mut next = self.cursor;
         while let Some(call) = next.map(|index| &self.calls[index as usize]) {
-            if now.since(call.began) <= self.allowed {
+            if now.since(call.began) <= allowed {
                 break;
             }
             overdue += 1;

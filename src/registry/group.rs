@@ -12,8 +12,8 @@ use super::{
     watch::{Left, Watch},
 };
 use crate::{
-    Circuit, Clock, ConfigError, KeyedCircuits, KeyedCircuitsBuilder, Observer, Override, State,
-    Transition, keyed::Watching,
+    Circuit, Clock, ConfigError, KeyedCircuits, KeyedCircuitsBuilder, Observer, Override,
+    Reconfigured, State, Transition, keyed::Watching,
 };
 
 /// A group, and who watches its circuits.
@@ -147,8 +147,8 @@ impl Observer for KeyWatch {
         self.watch.on_override(circuit, active);
     }
 
-    fn on_reconfigured(&self, circuit: &str) {
-        self.watch.on_reconfigured(circuit);
+    fn on_reconfigured(&self, reconfigured: &Reconfigured) {
+        self.watch.on_reconfigured(reconfigured);
     }
 
     fn on_latency_sample(&self, circuit: &str, latency: Duration) {

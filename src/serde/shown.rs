@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    Cause, Override, OverrideKind, Progress, Snapshot, State, Totals, Transition, WindowSnapshot,
+    Cause, ConfigChange, Override, OverrideKind, Progress, Snapshot, State, Totals, Transition,
+    WindowSnapshot,
 };
 
 /// A duration in milliseconds, to the nanosecond.
@@ -37,12 +38,13 @@ impl Serialize for OverrideKind {
     }
 }
 
-/// `kind`, `reason`, and `expires_in_ms`, which is null if it does not.
+/// `kind`, `reason`, `owner`, and `expires_in_ms`, which is null if it does not.
 impl Serialize for Override {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut shown = to.serialize_struct("Override", 3)?;
+        let mut shown = to.serialize_struct("Override", 4)?;
         shown.serialize_field("kind", &self.kind)?;
         shown.serialize_field("reason", &self.reason)?;
+        shown.serialize_field("owner", &self.owner)?;
         shown.serialize_field("expires_in_ms", &self.expires_in.map(millis))?;
         shown.end()
     }
@@ -125,11 +127,12 @@ impl Serialize for Totals {
 /// state.
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut shown = to.serialize_struct("Snapshot", 13)?;
+        let mut shown = to.serialize_struct("Snapshot", 14)?;
         shown.serialize_field("name", &self.name)?;
         shown.serialize_field("key", &self.key)?;
         shown.serialize_field("state", &self.state)?;
         shown.serialize_field("generation", &self.generation)?;
+        shown.serialize_field("revision", &self.revision)?;
         let age = self.at.saturating_duration_since(self.since);
         shown.serialize_field("for_ms", &millis(age))?;
         shown.serialize_field("retry_after_ms", &self.retry_after.map(millis))?;
@@ -140,6 +143,18 @@ impl Serialize for Snapshot {
         shown.serialize_field("awaits_health_check", &self.awaits_health_check)?;
         shown.serialize_field("totals", &self.totals)?;
         shown.serialize_field("active_override", &self.active_override)?;
+        shown.end()
+    }
+}
+
+/// Its fields.
+impl Serialize for ConfigChange {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self { field, from, to: becomes } = self;
+        let mut shown = to.serialize_struct("ConfigChange", 3)?;
+        shown.serialize_field("field", field)?;
+        shown.serialize_field("from", from)?;
+        shown.serialize_field("to", becomes)?;
         shown.end()
     }
 }
