@@ -1,4 +1,4 @@
-//! Every transition and override is a `tracing` event (feature `tracing`).
+//! Every transition, override and reconfiguration is a `tracing` event (feature `tracing`).
 
 use tracing::{Level, event};
 

@@ -90,6 +90,8 @@ impl Circuit {
     /// made with, and [`start`](crate::ConfigBuilder::start) and the seed of the
     /// jitter have had their time.
     ///
+    /// A circuit of a group goes by it for as long as the group keeps it.
+    ///
     /// Observers are [told](crate::Observer::on_reconfigured) what has changed.
     ///
     /// ```
