@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::shown::{Word, millis};
+use super::shown::{Date, Word, millis};
 use crate::{Event, EventKind, History, Latency, Rates, Series, Step, Vitals};
 
 /// `id`, `at` (RFC 3339, UTC), `circuit_id`, `name`, `key`, `kind` (in
@@ -22,7 +22,7 @@ impl Serialize for Event {
         };
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("at", &format_args!("{}", humantime::format_rfc3339_millis(self.at)))?;
+        map.serialize_entry("at", &Date(self.at))?;
         map.serialize_entry("circuit_id", &self.circuit_id())?;
         map.serialize_entry("name", &*self.circuit)?;
         map.serialize_entry("key", &self.key.as_deref())?;

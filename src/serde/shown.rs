@@ -15,6 +15,20 @@ pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e6
 }
 
+/// A time by the calendar, as RFC 3339 has it, to the millisecond.
+#[cfg(feature = "registry")]
+pub(super) struct Date(pub(super) std::time::SystemTime);
+
+#[cfg(feature = "registry")]
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        // A calendar set before 1970 or past 9999 is not worth a panic.
+        let first = std::time::SystemTime::UNIX_EPOCH;
+        let last = first + Duration::from_millis(253_402_300_799_999);
+        to.collect_str(&humantime::format_rfc3339_millis(self.0.clamp(first, last)))
+    }
+}
+
 /// A word that has hyphens elsewhere.
 pub(super) struct Word(pub(super) &'static str);
 
@@ -195,5 +209,25 @@ impl Serialize for crate::KeyedSnapshot {
         shown.serialize_field("overflowed", overflowed)?;
         shown.serialize_field("beyond", &beyond)?;
         shown.end()
+    }
+}
+
+#[cfg(all(test, feature = "registry"))]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn every_date_has_four_digits_of_a_year() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        for (at, shown) in [
+            (epoch - century, "1970-01-01T00:00:00.000Z"),
+            (epoch + Duration::from_micros(1_500), "1970-01-01T00:00:00.001Z"),
+            (epoch + 100 * century, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(serde_json::to_value(Date(at)).unwrap(), shown);
+        }
     }
 }
