@@ -16,7 +16,8 @@ use crate::State;
 pub struct Vitals {
     /// Over the last 10 seconds.
     pub rates: Rates,
-    /// Over the last minute; `None` if nothing was measured.
+    /// Over the last minute, which is this step of the series and the three
+    /// before; `None` if nothing was measured.
     pub latency: Option<Latency>,
     /// The last 15 minutes.
     pub series: Series,
@@ -37,7 +38,7 @@ pub struct Rates {
     pub over: Duration,
 }
 
-/// How long calls took: those that were measured.
+/// How long calls took: those that were measured, each to within 3 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Latency {
