@@ -556,10 +556,12 @@ mod events {
         let registry = Registry::new();
         let circuit = registry.circuit(Config::default()).unwrap();
         circuit.trip();
-        circuit.set_override(Override::force_closed().reason("because"));
+        circuit.set_override(Override::force_closed().reason("because").owner("bob"));
         circuit.clear_override();
         let command = Command::new("reset").by("alice").reason("deployed");
         registry.record_command(&circuit, command).unwrap();
+        let stricter = Config::builder("default").minimum_calls(5).build().unwrap();
+        circuit.reconfigure(stricter).unwrap();
         let events = registry.events_after(0, 10).events;
         let shown = |index: usize| serde_json::to_value(&*events[index]).unwrap();
 
@@ -586,9 +588,16 @@ mod events {
             (&json!("override_cleared"), &json!(false))
         );
         let past = serde_json::to_value(registry.events_after(1, 2)).unwrap();
-        assert_eq!((&past["missed"], &past["last_id"]), (&json!(0), &json!(5)));
+        assert_eq!((&past["missed"], &past["last_id"]), (&json!(0), &json!(6)));
         assert_eq!(past["events"], json!([shown(1), shown(2)]));
         assert_eq!((&shown(4)["action"], &shown(4)["by"]), (&json!("reset"), &json!("alice")));
+        assert_eq!(
+            (&shown(2)["by"], &shown(2)["override"]["owner"]),
+            (&json!("bob"), &json!("bob"))
+        );
+        assert_eq!(shown(5)["revision"], circuit.snapshot().revision);
+        let change = json!({"field": "minimum_calls", "from": "10", "to": "5"});
+        assert_eq!(shown(5)["changes"], json!([change]));
     }
 
     #[test]
