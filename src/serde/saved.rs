@@ -327,7 +327,7 @@ impl Table for CauseTable {
 
     fn build<E: de::Error>(self) -> Result<Cause, E> {
         let threshold = || required(self.threshold, "cause.threshold");
-        Ok(match &*required(self.code.as_deref(), "cause.code")? {
+        Ok(match required(self.code.as_deref(), "cause.code")? {
             "failure_rate" => Cause::FailureRate {
                 failures: self.count("failures")?,
                 calls: self.count("calls")?,
