@@ -430,7 +430,8 @@ fn what_was_not_saved_here_is_refused_by_its_field() {
         serde_json::from_value::<Saved>(changed).map_err(|error| error.to_string())
     };
     assert!(read(|_| {}).is_ok());
-    let cases: [(fn(&mut Value), &str); 8] = [
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 8] = [
         (
             |saved| saved["state"] = json!("ajar"),
             "state is \"ajar\", but must be one of `closed`, `open`, `half_open`",

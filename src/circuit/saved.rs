@@ -127,7 +127,7 @@ impl Circuit {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Result<Self, ConfigError> {
         saved.validate(&config)?;
-        let legacy = saved.as_of(config.clock.date());
+        let legacy = saved.into_legacy(config.clock.date());
         Ok(Self::after(Some(legacy), config, None, observers))
     }
 }
@@ -179,7 +179,7 @@ impl Saved {
     }
 
     /// What is left of it at that date.
-    fn as_of(self, date: SystemTime) -> Legacy {
+    fn into_legacy(self, date: SystemTime) -> Legacy {
         let passed = date.duration_since(self.saved_at).unwrap_or_default();
         let left = self.wait_left.saturating_sub(passed);
         let active_override = self.active_override.and_then(|over| match over.expires_in {
