@@ -185,10 +185,11 @@ fn the_same_configuration_changes_nothing_but_the_revision() {
             prop_assert_eq!(after.revision, before.revision + times);
             prop_assert_eq!(left.timeless(before), right.timeless(after), "step {}", index);
             prop_assert_eq!(left.told(), right.told());
+            prop_assert_eq!(left.shares.told(), right.shares.told());
         }
         Ok(())
     };
-    let runs = Runs { cases: 500, failure_persistence: None, ..Runs::default() };
+    let runs = Runs { cases: 300, failure_persistence: None, ..Runs::default() };
     TestRunner::new(runs).run(&cases, law).unwrap_or_else(|error| panic!("{error}"));
     // Closed, open and probing; throttling, and on the ramp.
     assert_eq!(reached.into_inner().len(), 5);
@@ -199,15 +200,32 @@ struct Twin {
     circuit: Circuit,
     clock: ManualClock,
     log: histories::Log,
+    shares: Shares,
     born: std::time::Instant,
+}
+
+/// Keeps the shares it is told of.
+#[derive(Clone, Default)]
+struct Shares(Arc<Mutex<Vec<f64>>>);
+
+impl Shares {
+    fn told(&self) -> Vec<f64> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Shares {
+    fn on_admitted_share(&self, _: &str, share: f64) {
+        self.0.lock().unwrap().push(share);
+    }
 }
 
 impl Twin {
     fn new(config: &ConfigBuilder) -> Self {
         let (clock, log) = (ManualClock::new(), histories::Log::default());
-        let born = clock.now();
-        let config = config.clone().clock(&clock).observer(log.clone()).build().unwrap();
-        Self { circuit: Circuit::new(config), clock, log, born }
+        let (born, shares) = (clock.now(), Shares::default());
+        let config = config.clone().clock(&clock).observer(log.clone()).observer(shares.clone());
+        Self { circuit: Circuit::new(config.build().unwrap()), clock, log, shares, born }
     }
 
     fn take(&self, step: &Step, running: &mut Vec<Permit>) {
@@ -457,6 +475,22 @@ fn those_found_overdue_are_found_again_by_a_longer_threshold_when_it_is_time() {
     assert_eq!(bench.circuit.snapshot().window.overdue, 3);
     bench.clock.advance(2 * SECOND);
     assert!(bench.circuit.try_acquire().is_err(), "the fourth is overdue too");
+    drop((calls, fourth));
+}
+
+#[test]
+fn those_overdue_are_no_older_in_a_window_of_another_kind() {
+    let at_four = |config| slow(SECOND)(config).minimum_calls(4);
+    let time = |config| at_four(config).window(Window::time(60 * SECOND));
+    let bench = Bench::new(at_four);
+    bench.clock.advance(HOUR);
+    let calls: [Permit; 3] = bench.permits();
+    bench.clock.advance(2 * SECOND);
+    // Found, and one too few to open.
+    let fourth = bench.permit();
+    bench.reconfigure(time);
+    bench.clock.advance(2 * SECOND);
+    assert!(bench.circuit.try_acquire().is_err(), "all four are overdue");
     drop((calls, fourth));
 }
 
@@ -720,13 +754,6 @@ fn without_a_ramp_the_circuit_is_closed() {
 
 #[test]
 fn a_throttle_comes_changes_and_goes() {
-    #[derive(Clone, Default)]
-    struct Shares(Arc<Mutex<Vec<f64>>>);
-    impl Observer for Shares {
-        fn on_admitted_share(&self, _: &str, share: f64) {
-            self.0.lock().unwrap().push(share);
-        }
-    }
     let shares = Shares::default();
     let bench = Bench::new(|config| config.observer(shares.clone()));
     let throttle =
@@ -748,7 +775,7 @@ fn a_throttle_comes_changes_and_goes() {
     assert_eq!(share(&bench), 0.5, "it knows them still");
     bench.reconfigure(|config| config);
     (0..20).for_each(|_| drop(bench.permit()));
-    assert_eq!(*shares.0.lock().unwrap(), [0.91, 0.5, 1.0, 0.5, 1.0]);
+    assert_eq!(shares.told(), [0.91, 0.5, 1.0, 0.5, 1.0]);
 }
 
 // All of it ------------------------------------------------------------------
