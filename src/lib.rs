@@ -4,6 +4,8 @@
 // too, and a test may bring an allocator that counts.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
+mod admin;
 mod backoff;
 mod cause;
 mod circuit;
@@ -59,6 +61,10 @@ mod totals;
 mod tracing;
 mod window;
 
+#[cfg(feature = "admin")]
+pub use crate::admin::{
+    AdminAccess, AdminBody, AdminBuilder, AdminFuture, AdminIdentity, AdminService,
+};
 #[cfg(feature = "health-check")]
 pub use crate::circuit::HealthCheck;
 #[cfg(feature = "test-util")]
