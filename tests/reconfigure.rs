@@ -616,6 +616,7 @@ fn a_probe_given_back_is_none_where_more_are_out_than_permitted() {
     let bench = Bench::new(|config| config);
     let [first, second, third] = bench.probes();
     bench.reconfigure(|config| config.probes(Probes::new(1)));
+    assert!(bench.circuit.try_acquire().is_err(), "three are out, and one permitted");
     finish(first, 'i');
     finish(second, 'd');
     assert!(bench.circuit.try_acquire().is_err(), "one is out, and one permitted");
