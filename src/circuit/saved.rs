@@ -130,7 +130,7 @@ impl Circuit {
         observers: Vec<Arc<dyn Observer>>,
     ) -> Result<Self, ConfigError> {
         saved.validate(&config)?;
-        let legacy = saved.into_legacy(config.clock.date());
+        let legacy = saved.left_at(config.clock.date());
         Ok(Self::after(Some(legacy), config, None, observers))
     }
 }
@@ -182,7 +182,7 @@ impl Saved {
     }
 
     /// What is left of it at that date.
-    fn into_legacy(self, date: SystemTime) -> Legacy {
+    fn left_at(self, date: SystemTime) -> Legacy {
         let passed = date.duration_since(self.saved_at).unwrap_or_default();
         let left = self.wait_left.saturating_sub(passed);
         let active_override = self.active_override.and_then(|over| match over.expires_in {

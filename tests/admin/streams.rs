@@ -58,7 +58,7 @@ impl Reader {
             // Much longer than a tick: one that never comes fails the test.
             let frame = timeout(60 * SECOND, self.body.frame()).await.expect("nothing comes");
             let bytes = frame?.unwrap().into_data().unwrap();
-            let text = str::from_utf8(&bytes).unwrap();
+            let text = std::str::from_utf8(&bytes).unwrap();
             assert!(text.ends_with("\n\n"), "{text}");
             self.read = text.trim_end().split("\n\n").map(parse).collect();
         }
