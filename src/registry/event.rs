@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use crate::{Override, Transition};
+use crate::{Override, Reconfigured, Transition};
 
 /// Something that happened to a registered circuit. `Display` says it in one
 /// sentence.
@@ -69,7 +69,7 @@ pub enum EventKind {
         expired: bool,
     },
     /// Its rules were replaced.
-    Reconfigured,
+    Reconfigured(Reconfigured),
     /// Somebody asked something of it: see
     /// [`Registry::record_command`](crate::Registry::record_command).
     Command(Command),
@@ -85,7 +85,7 @@ impl EventKind {
             Self::Transition(_) => "transition",
             Self::OverrideSet(_) => "override-set",
             Self::OverrideCleared { .. } => "override-cleared",
-            Self::Reconfigured => "reconfigured",
+            Self::Reconfigured(_) => "reconfigured",
             Self::Command(_) => "command",
         }
     }
@@ -142,8 +142,10 @@ impl fmt::Display for Command {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let EventKind::Transition(transition) = &self.kind {
-            return transition.fmt(f);
+        match &self.kind {
+            EventKind::Transition(transition) => return transition.fmt(f),
+            EventKind::Reconfigured(reconfigured) => return reconfigured.fmt(f),
+            _ => {}
         }
         f.write_str(&self.circuit)?;
         self.key.iter().try_for_each(|key| write!(f, "[{key:?}]"))?;
@@ -163,7 +165,8 @@ impl fmt::Display for Event {
             }
             EventKind::OverrideCleared { expired: true } => f.write_str("the override has run out"),
             EventKind::OverrideCleared { expired: false } => f.write_str("the override was lifted"),
-            EventKind::Reconfigured => f.write_str("its configuration was replaced"),
+            // Told above.
+            EventKind::Reconfigured(reconfigured) => reconfigured.fmt(f),
             EventKind::Command(command) => command.fmt(f),
         }
     }

@@ -111,8 +111,8 @@ impl Observer for Watch {
         });
     }
 
-    fn on_reconfigured(&self, _: &Reconfigured) {
-        self.publish(EventKind::Reconfigured);
+    fn on_reconfigured(&self, reconfigured: &Reconfigured) {
+        self.publish(EventKind::Reconfigured(reconfigured.clone()));
     }
 
     fn on_latency_sample(&self, _: &str, latency: Duration) {
