@@ -54,7 +54,7 @@ class Row {
 
   show() {
     const circuit = circuits.get(this.id);
-    if (!circuit || (this.circuit === circuit)) return;
+    if (!circuit || this.circuit === circuit) return;
     this.circuit = circuit;
     const look = `${shapeOf(circuit)} ${toneOf(circuit)} ${stateWord(circuit)}`;
     if (look !== this.look) {
