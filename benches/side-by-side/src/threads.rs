@@ -1,0 +1,65 @@
+//! The same calls by one thread or by several, on one circuit.
+
+use std::{
+    hint,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    backend::Request,
+    driver::{Guarded, Tally},
+};
+
+/// How long `threads` take for `calls` in all, each on a clone of the service and
+/// on a processor of its own as far as there are some: from the first to begin
+/// to the last to end.
+pub fn run(guarded: &dyn Guarded, threads: u64, request: Request, calls: u64) -> (Duration, Tally) {
+    let processors = &core_affinity::get_core_ids().unwrap_or_default();
+    let arrived = &AtomicU64::new(0);
+    let ended = thread::scope(|scope| {
+        let started: Vec<_> = (0..threads as usize)
+            .map(|thread| {
+                let mut guarded = guarded.another();
+                scope.spawn(move || {
+                    if let Some(processor) = processors.get(thread % processors.len().max(1)) {
+                        core_affinity::set_for_current(*processor);
+                    }
+                    // The first calls of a thread make what it keeps.
+                    let _: Tally = guarded.run(request, 10);
+                    await_all(arrived, threads);
+                    let start = Instant::now();
+                    let tally = guarded.run(request, calls / threads);
+                    (start, Instant::now(), tally)
+                })
+            })
+            .collect();
+        started.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+    });
+    let mut tally = Tally::default();
+    let (mut first, mut last) = (None, None);
+    for thread in ended {
+        let (start, end, own) = thread.unwrap_or_else(|_| panic!("a thread panicked"));
+        first = first.into_iter().chain([start]).min();
+        last = last.into_iter().chain([end]).max();
+        tally += own;
+    }
+    let took = first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first);
+    (took, tally)
+}
+
+/// Waits on the processor for the others: whoever were woken for it would
+/// begin when the first has already ended.
+fn await_all(arrived: &AtomicU64, threads: u64) {
+    arrived.fetch_add(1, Ordering::AcqRel);
+    let mut tries = 0u32;
+    while arrived.load(Ordering::Acquire) < threads {
+        tries += 1;
+        // There may be fewer processors than threads.
+        if tries.is_multiple_of(1_000) {
+            thread::yield_now();
+        }
+        hint::spin_loop();
+    }
+}
