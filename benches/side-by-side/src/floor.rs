@@ -15,6 +15,7 @@ use tower_breaker::CircuitOpen;
 
 use crate::{
     backend::Request,
+    contenders::ours,
     driver::{Ended, Guarded, Looped, Tally},
 };
 
@@ -29,6 +30,8 @@ pub const TOKIO_NOW: &str = "tokio's `Instant::now`";
 pub const TSC: &str = "read the time-stamp counter";
 pub const BOX: &str = "box an error as large as `CircuitOpen`";
 pub const BOX_AND_NOW: &str = "box an error as large as `CircuitOpen`, `Instant::now`";
+pub const COUNTER: &str = "add to Prometheus' counter";
+pub const HISTOGRAM: &str = "record in Prometheus' histogram, and add to a counter";
 pub const OWN_LINE: &str = "add to an atomic of the thread's own";
 
 const WORDS: usize = size_of::<CircuitOpen>().div_ceil(8);
@@ -100,6 +103,18 @@ pub fn programs() -> Vec<(&'static str, Box<dyn Guarded>)> {
         (TSC, {
             let clock = quanta::Clock::new();
             each(move || _ = black_box(clock.raw()))
+        }),
+        (COUNTER, {
+            let counter = ours::recorded(|| metrics::counter!("floor"));
+            each(move || counter.increment(1))
+        }),
+        (HISTOGRAM, {
+            let (counter, histogram) =
+                ours::recorded(|| (metrics::counter!("floor"), metrics::histogram!("floors")));
+            each(move || {
+                counter.increment(1);
+                histogram.record(0.001);
+            })
         }),
         (BOX, each(boxed)),
         (

@@ -46,7 +46,7 @@ pub(crate) struct Report {
 pub(crate) struct Memory {
     contenders: Vec<Row>,
     /// Name, and bytes.
-    windows: Vec<(String, f64)>,
+    windows: Vec<(String, u64)>,
 }
 
 struct Row {
@@ -54,7 +54,7 @@ struct Row {
     /// Allocations a call: closed, with a tenth of failures, open.
     allocations: [f64; 3],
     /// Bytes: new, and after calls.
-    bytes: [f64; 2],
+    bytes: [u64; 2],
 }
 
 impl Memory {
@@ -63,14 +63,14 @@ impl Memory {
         for line in lines.lines() {
             let mut fields = line.split('\t');
             let name = fields.next().unwrap_or_default().to_owned();
-            let numbers = fields.map(str::parse).collect::<std::result::Result<Vec<f64>, _>>()?;
-            match *numbers {
-                [closed, tenth, open, idle, used] => memory.contenders.push(Row {
+            let fields: Vec<&str> = fields.collect();
+            match *fields {
+                [closed, tenth, open, new, used] => memory.contenders.push(Row {
                     name,
-                    allocations: [closed, tenth, open],
-                    bytes: [idle, used],
+                    allocations: [closed.parse()?, tenth.parse()?, open.parse()?],
+                    bytes: [new.parse()?, used.parse()?],
                 }),
-                [bytes] => memory.windows.push((name, bytes)),
+                [bytes] => memory.windows.push((name, bytes.parse()?)),
                 _ => return Err(format!("`memory` told what was not expected: {line}").into()),
             }
         }
@@ -88,7 +88,7 @@ impl Memory {
             let name = windows::count_name(calls);
             self.windows.iter().find(|(window, _)| *window == name).map(|(_, bytes)| *bytes)
         };
-        Some((bytes(most)? - bytes(least)?) * 8.0 / f64::from(most - least))
+        Some((bytes(most)? as f64 - bytes(least)? as f64) * 8.0 / f64::from(most - least))
     }
 }
 
@@ -258,7 +258,11 @@ impl Report {
         {
             let more = over(CLOSED, with).zip(over(CLOSED, without));
             let more = more.map(|(with, without)| with - without);
-            targets.push(Target::at_most(format!("{with}: more than without"), 20.0, "ns", more));
+            let floor = if with == ours::PROMETHEUS { floor::COUNTER } else { floor::HISTOGRAM };
+            targets.push(
+                Target::at_most(format!("{with}: more than without"), 20.0, "ns", more)
+                    .floor(floor, self.floor(floor)),
+            );
         }
 
         for (column, what) in [(CLOSED, 0), (TENTH, 1)] {
@@ -347,10 +351,10 @@ impl Report {
         }
         rows.extend(["recloser", "failsafe", "breaker", "seatbelt", "tower-resilience"]);
         let mut text = format!(
-            "Nanoseconds a call over the bare service, on one thread, and over a bare refusal where open; how many times \
-             as many calls\ntwo threads make on one circuit as one does; allocations a call, closed; bytes of a circuit \
-             in use. Written by\n`{COMMAND}`,\nwhich measures all in one run, on whatever machine it is: compare the \
-             rows. `benches/side-by-side/report.md` has the rest.\n\n"
+            "What a breaker costs, beside the bare service in the same run: nanoseconds a call on one thread (open: \
+             over a refusal\nwithout a breaker), calls of two threads on one circuit over those of one, allocations a \
+             call when closed, bytes a\ncircuit. Compare rows; a run on another machine has other numbers. \
+             `benches/side-by-side/report.md` has more, and says how.\nWritten by `{COMMAND}`.\n\n"
         );
         text += "| | closed | 10 % fail | open | 2 threads | allocations | bytes |\n";
         text += "|---|---|---|---|---|---|---|\n";
@@ -366,7 +370,7 @@ impl Report {
                 number(OPEN),
                 ratio(self.figures.speed_up(TWO, ONE, name)),
                 row.map_or("–".into(), |row| format!("{:.0}", row.allocations[0])),
-                row.map_or("–".into(), |row| thousands(row.bytes[1])),
+                row.map_or("–".into(), |row| windows::thousands(row.bytes[1])),
             );
         }
         text
@@ -450,10 +454,14 @@ impl Report {
     }
 
     fn threads(&self) -> String {
-        let mut text = "\n## Several threads on one circuit\n\nThe calls all threads make in a time, over those of one \
-             thread: median of the rounds.\n\n\
-             | | 2 threads | 4 threads | 2 threads, 10 % fail | 4 threads, 10 % fail |\n|---|---|---|---|---|\n"
-            .to_owned();
+        let mut text = format!(
+            "\n## Several threads on one circuit\n\n\
+             The calls all threads make in a time, over those of one thread: median of the rounds. A turn in which \
+             another program\ncame between was had again, ten times at most; {:.0} % of those on threads with \
+             processors of their own were still\ndisturbed. Threads without one come between one another.\n\n\
+             | | 2 threads | 4 threads | 2 threads, 10 % fail | 4 threads, 10 % fail |\n|---|---|---|---|---|\n",
+            100.0 * self.figures.disturbed()
+        );
         let programs = floor::shared_programs();
         let programs = programs.iter().map(|(name, _)| format!("floor: {name}"));
         for row in self.names().into_iter().chain(programs) {
@@ -491,11 +499,11 @@ impl Report {
              1,000 calls. Keyed ones are groups, of\na hundred circuits with ours. Prometheus' include the recorder's \
              own.\n\n| | closed | 10 % fail | open | bytes, new | bytes, in use |\n|---|---|---|---|---|---|\n"
             .to_owned();
-        for Row { name, allocations: [closed, tenth, open], bytes: [idle, used] } in
+        for Row { name, allocations: [closed, tenth, open], bytes: [new, used] } in
             &self.memory.contenders
         {
-            let (idle, used) = (thousands(*idle), thousands(*used));
-            let _ = writeln!(text, "| {name} | {closed} | {tenth} | {open} | {idle} | {used} |");
+            let (new, used) = (windows::thousands(*new), windows::thousands(*used));
+            let _ = writeln!(text, "| {name} | {closed} | {tenth} | {open} | {new} | {used} |");
         }
         text
     }
@@ -522,7 +530,7 @@ impl Report {
             let figure =
                 self.figures.get(windows::COLUMN, &name).map_or("–".into(), with_quartiles);
             let bytes = self.memory.windows.iter().find(|(window, _)| *window == name);
-            let bytes = bytes.map_or("–".into(), |(_, bytes)| thousands(*bytes));
+            let bytes = bytes.map_or("–".into(), |(_, bytes)| windows::thousands(*bytes));
             let _ = writeln!(text, "| {name} | {figure} | {bytes} |");
         }
         text
@@ -550,18 +558,6 @@ fn with_quartiles(figure: Figure) -> String {
 
 fn ratio(ratio: Option<f64>) -> String {
     ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"))
-}
-
-fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 const HOW: &str = "\

@@ -1,7 +1,7 @@
 //! The same calls by one thread or by several, on one circuit.
 
 use std::{
-    hint,
+    fs, hint,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -12,10 +12,19 @@ use crate::{
     driver::{Guarded, Tally},
 };
 
-/// How long `threads` take for `calls` in all, each on a clone of the service and
-/// on a processor of its own as far as there are some: from the first to begin
-/// to the last to end.
-pub fn run(guarded: &dyn Guarded, threads: u64, request: Request, calls: u64) -> (Duration, Tally) {
+/// What came of the calls of several threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// From the first thread to begin to the last to end.
+    pub took: Duration,
+    pub tally: Tally,
+    /// Whether no thread had to leave its processor to another program's.
+    pub is_undisturbed: bool,
+}
+
+/// Makes `calls` calls on `threads` threads, each on a clone of the service and
+/// on a processor of its own as far as there are some.
+pub fn run(guarded: &dyn Guarded, threads: u64, request: Request, calls: u64) -> Turn {
     let processors = &core_affinity::get_core_ids().unwrap_or_default();
     let arrived = &AtomicU64::new(0);
     let ended = thread::scope(|scope| {
@@ -29,24 +38,37 @@ pub fn run(guarded: &dyn Guarded, threads: u64, request: Request, calls: u64) ->
                     // The first calls of a thread make what it keeps.
                     let _: Tally = guarded.run(request, 10);
                     await_all(arrived, threads);
+                    let before = evictions();
+                    await_all(arrived, 2 * threads);
                     let start = Instant::now();
                     let tally = guarded.run(request, calls / threads);
-                    (start, Instant::now(), tally)
+                    let end = Instant::now();
+                    (start, end, tally, evictions() == before)
                 })
             })
             .collect();
         started.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
     });
-    let mut tally = Tally::default();
+    let mut turn = Turn { is_undisturbed: true, ..Turn::default() };
     let (mut first, mut last) = (None, None);
     for thread in ended {
-        let (start, end, own) = thread.unwrap_or_else(|_| panic!("a thread panicked"));
+        let (start, end, tally, is_undisturbed) =
+            thread.unwrap_or_else(|_| panic!("a thread panicked"));
         first = first.into_iter().chain([start]).min();
         last = last.into_iter().chain([end]).max();
-        tally += own;
+        turn.tally += tally;
+        turn.is_undisturbed &= is_undisturbed;
     }
-    let took = first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first);
-    (took, tally)
+    turn.took = first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first);
+    turn
+}
+
+/// How often this thread had to leave its processor though it would have run
+/// on, where that can be known. Waiting for a lock is not among it.
+fn evictions() -> Option<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"))?;
+    line.trim().parse().ok()
 }
 
 /// Waits on the processor for the others: whoever were woken for it would

@@ -49,7 +49,7 @@ impl Pace {
 }
 
 pub fn count_name(calls: u32) -> String {
-    format!("the last {calls} calls")
+    format!("the last {} calls", thousands(calls.into()))
 }
 
 pub fn time_name(buckets: u32, pace: Pace) -> String {
@@ -59,7 +59,7 @@ pub fn time_name(buckets: u32, pace: Pace) -> String {
         Pace::Gap => "a call after a gap of 2 spans",
         Pace::LongGap => "a call after a gap of 1,000 spans",
     };
-    format!("{buckets} buckets, {pace}")
+    format!("{} buckets, {pace}", thousands(buckets.into()))
 }
 
 /// A circuit whose window holds the last `calls` calls, and is full.
@@ -112,4 +112,17 @@ fn looped(circuit: Circuit, before: impl Fn() + Clone + Send + 'static) -> Box<d
             Ended::Answered
         }
     }))
+}
+
+/// A number with its thousands set apart.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

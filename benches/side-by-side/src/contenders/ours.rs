@@ -12,7 +12,7 @@ use http::Response;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tower::Layer;
 use tower_breaker::{
-    Backoff, Circuit, CircuitBreakerLayer, Clock, Config, ConfigBuilder, HttpClassifier,
+    Backoff, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, HttpClassifier,
     KeyedCircuitBreakerLayer, KeyedCircuits, Outcome, Probes, ResultClassifier, WhenOpen, Window,
 };
 
@@ -83,6 +83,7 @@ pub fn contenders() -> Vec<Contender> {
     let timed = plain.slow_is_failure(SECOND);
     let error = WhenOpen::Error;
     let slow: Configure = |config| config.slow_calls(SECOND, 0.5);
+    #[cfg_attr(not(feature = "fast-clock"), expect(unused_mut, reason = "there is no more"))]
     let mut ours = vec![
         contender(DEFAULT, |config| config, plain, error),
         contender(DEFERS, |config| config, plain, WhenOpen::Defer),
@@ -95,28 +96,14 @@ pub fn contenders() -> Vec<Contender> {
         reporting(PROMETHEUS, contender(DEFAULT, |config| config, plain, error)),
         reporting(PROMETHEUS_LATENCY, contender(LATENCY, |config| config, timed, error)),
     ];
-    if let Some(clock) = fast_clock() {
-        let _ = clock;
-        let fast: Configure = |config| match fast_clock() {
-            Some(clock) => config.clock(clock),
-            None => config,
-        };
-        let fast_time: Configure = |config| match fast_clock() {
-            Some(clock) => time(config).clock(clock),
-            None => time(config),
-        };
-        ours.push(contender(FAST_LATENCY, fast, timed, error));
+    #[cfg(feature = "fast-clock")]
+    {
+        let fast: Configure = |config| config.clock(tower_breaker::Clock::fast());
+        let fast_time: Configure = |config| time(config).clock(tower_breaker::Clock::fast());
+        ours.push(contender(FAST_LATENCY, fast, timed, error).half_open(HalfOpen::Skipped));
         ours.push(contender(FAST_TIME, fast_time, timed, error).half_open(HalfOpen::Skipped));
     }
     ours
-}
-
-/// The fast clock, where this was built with it.
-fn fast_clock() -> Option<Clock> {
-    #[cfg(feature = "fast-clock")]
-    return Some(Clock::fast());
-    #[cfg(not(feature = "fast-clock"))]
-    None
 }
 
 /// Judges any result.
@@ -197,7 +184,7 @@ struct Reporting(Box<dyn Guarded>);
 
 impl Guarded for Reporting {
     fn run(&mut self, request: Request, calls: u64) -> Tally {
-        metrics::with_local_recorder(recorder(), || self.0.run(request, calls))
+        recorded(|| self.0.run(request, calls))
     }
 
     fn another(&self) -> Box<dyn Guarded> {
@@ -205,8 +192,13 @@ impl Guarded for Reporting {
     }
 
     fn begin(&mut self, request: Request) -> Box<dyn FnOnce()> {
-        metrics::with_local_recorder(recorder(), || self.0.begin(request))
+        recorded(|| self.0.begin(request))
     }
+}
+
+/// What `f` reports, Prometheus' recorder gets.
+pub fn recorded<T>(f: impl FnOnce() -> T) -> T {
+    metrics::with_local_recorder(recorder(), f)
 }
 
 fn recorder() -> &'static PrometheusRecorder {
