@@ -97,7 +97,7 @@ fn report(length: &Length) -> Result<Report> {
 fn ourselves(build: &[&str], arguments: &[&str]) -> Result<String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let run = Command::new(cargo)
-        .args(["run", "--release", "--locked", "--quiet", "--manifest-path"])
+        .args(["run", "--release", "--quiet", "--manifest-path"])
         .arg(here("Cargo.toml"))
         .args(build)
         .arg("--")
