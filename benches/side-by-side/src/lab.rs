@@ -1,17 +1,13 @@
 //! Rounds: every cell gets a turn of about a millisecond in each, in an order
 //! that is shuffled anew, so that whatever else the machine does meets all alike.
 
-use std::{
-    collections::BTreeMap,
-    thread::available_parallelism,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, thread::available_parallelism, time::Duration};
 
 use crate::{
     backend::{Ask, Request},
     driver::{Guarded, Tally},
     floor::nanoseconds,
-    threads::{self, Turn},
+    threads,
 };
 
 /// What a cell's calls must come to, or it is not what it says.
@@ -89,33 +85,30 @@ impl Cell {
         self
     }
 
+    /// Another program that comes between costs a turn some milliseconds, and
+    /// keeps threads apart that were to meet. So such a turn is had again, for a
+    /// while, unless there are more threads than processors.
     fn turn(&mut self, calls: u64) -> f64 {
         let request = Request::new(self.expected.ask());
-        let (took, tally) = if self.threads == 0 {
-            let start = Instant::now();
-            let tally = self.guarded.run(request, calls);
-            (start.elapsed(), tally)
-        } else {
-            let turn = self.undisturbed(request, calls);
-            (turn.took, turn.tally)
-        };
-        self.expected.check(&self.name, tally);
-        nanoseconds(took, calls)
-    }
-
-    /// Threads that do not run at the same time don't meet. So where they could,
-    /// a turn in which another program came between is had again, for a while.
-    fn undisturbed(&mut self, request: Request, calls: u64) -> Turn {
-        let tries = if self.threads <= processors() { 10 } else { 1 };
-        let mut turn = Turn::default();
+        let tries = if self.has_processors() { 10 } else { 1 };
+        let mut took = 0.0;
         for _ in 0..tries {
-            turn = threads::run(&*self.guarded, self.threads, request, calls);
+            let turn = match self.threads {
+                0 => threads::here(&mut *self.guarded, request, calls),
+                threads => threads::run(&*self.guarded, threads, request, calls),
+            };
+            self.expected.check(&self.name, turn.tally);
+            took = nanoseconds(turn.took, calls);
             if turn.is_undisturbed {
-                return turn;
+                return took;
             }
         }
-        self.disturbed += u64::from(tries > 1);
-        turn
+        self.disturbed += 1;
+        took
+    }
+
+    fn has_processors(&self) -> bool {
+        self.threads <= available_parallelism().map_or(1, usize::from) as u64
     }
 
     /// Finds how many calls take about so long.
@@ -167,8 +160,8 @@ impl Figures {
         Some(median(ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect()))
     }
 
-    /// The share of the turns on threads with processors of their own in which
-    /// another program came between all the same.
+    /// The share of the turns in which another program came between all the same,
+    /// of those whose threads had processors of their own.
     pub fn disturbed(&self) -> f64 {
         self.disturbed.0 as f64 / self.disturbed.1 as f64
     }
@@ -232,15 +225,11 @@ pub fn measure(mut cells: Vec<Cell>, effort: Effort, mut between: impl FnMut()) 
             (key, figure)
         })
         .collect();
-    let shared = cells.iter().filter(|cell| (1..=processors()).contains(&cell.threads));
-    let disturbed = shared.fold((0, 0), |(disturbed, all), cell| {
-        (disturbed + cell.disturbed, all + cell.turns.len() as u64)
-    });
+    let disturbed =
+        cells.iter().filter(|cell| cell.has_processors()).fold((0, 0), |(disturbed, all), cell| {
+            (disturbed + cell.disturbed, all + cell.turns.len() as u64)
+        });
     Figures { figures, turns, disturbed }
-}
-
-fn processors() -> u64 {
-    available_parallelism().map_or(1, usize::from) as u64
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,4 +1,4 @@
-//! The same calls by one thread or by several, on one circuit.
+//! The same calls by one thread or by several, on one circuit, and the clock.
 
 use std::{
     fs, hint,
@@ -12,7 +12,7 @@ use crate::{
     driver::{Guarded, Tally},
 };
 
-/// What came of the calls of several threads.
+/// What came of some calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
     /// From the first thread to begin to the last to end.
@@ -20,6 +20,15 @@ pub struct Turn {
     pub tally: Tally,
     /// Whether no thread had to leave its processor to another program's.
     pub is_undisturbed: bool,
+}
+
+/// Makes `calls` calls on this thread.
+pub fn here(guarded: &mut dyn Guarded, request: Request, calls: u64) -> Turn {
+    let before = evictions();
+    let start = Instant::now();
+    let tally = guarded.run(request, calls);
+    let took = start.elapsed();
+    Turn { took, tally, is_undisturbed: evictions() == before }
 }
 
 /// Makes `calls` calls on `threads` threads, each on a clone of the service and
