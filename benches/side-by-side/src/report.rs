@@ -411,14 +411,10 @@ impl Report {
                 _ => "no",
             };
             let got = target.got.map_or("–".into(), |got| format!("{got:.2} {}", target.unit));
-            let _ = writeln!(
-                text,
-                "| {} | {sign} {limit} {} | {} | {reached} | {} |",
-                target.what,
-                target.unit,
-                got.trim(),
-                target.floor
-            );
+            let limit = format!("{sign} {limit} {}", target.unit);
+            let Target { what, floor, .. } = target;
+            let (limit, got) = (limit.trim(), got.trim());
+            let _ = writeln!(text, "| {what} | {limit} | {got} | {reached} | {floor} |");
         }
         text += &self.one_thread();
         text += &self.threads();
