@@ -12,10 +12,12 @@ use std::{
     ops::Deref,
     sync::{Arc, OnceLock, Weak, atomic},
     thread,
+    time::Duration,
 };
 
 use super::{
     Circuit,
+    flights::Flights,
     permit::Permit,
     shared::Shared,
     sync::{AtomicU64, Ordering},
@@ -44,12 +46,18 @@ pub(super) struct Counters {
     pub(super) passed: AtomicU64,
     /// Rejections at the open one.
     pub(super) rejected: AtomicU64,
+    /// Kept if there is a slow rule.
+    pub(super) flights: Option<Box<Flights>>,
     _apart: Apart,
 }
 
 /// The counters of all lanes. They are the circuit's and not the handle's, for
 /// calls may outlive all handles.
-pub(super) struct AllCounters(Box<[OnceLock<Arc<Counters>>]>);
+pub(super) struct AllCounters {
+    lanes: Box<[OnceLock<Arc<Counters>>]>,
+    /// When a call is slow, if there is a rule.
+    slow_after: Option<Duration>,
+}
 
 /// Fills up two cache lines (the processor fetches pairs), so that what stands
 /// before it has none in common with anybody.
@@ -123,24 +131,37 @@ impl Lane {
 }
 
 impl AllCounters {
-    pub(super) fn new() -> Self {
-        Self((0..lanes()).map(|_| OnceLock::new()).collect())
+    pub(super) fn new(slow_after: Option<Duration>) -> Self {
+        Self { lanes: (0..lanes()).map(|_| OnceLock::new()).collect(), slow_after }
     }
 
     fn of_lane(&self, index: usize) -> Arc<Counters> {
-        Arc::clone(self.0[index].get_or_init(Arc::default))
+        let flights = || self.slow_after.map(|threshold| Box::new(Flights::new(threshold)));
+        let new = || Arc::new(Counters { flights: flights(), ..Counters::default() });
+        Arc::clone(self.lanes[index].get_or_init(new))
     }
 
     /// What they come to together.
     pub(super) fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        let counters = self.0.iter().filter_map(OnceLock::get);
-        counters.map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+        self.all().map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+    }
+
+    /// The calls in flight that are watched.
+    pub(super) fn flights(&self) -> impl Iterator<Item = &Flights> {
+        self.all().filter_map(|counters| counters.flights.as_deref())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Counters> {
+        self.lanes.iter().filter_map(OnceLock::get).map(Arc::as_ref)
     }
 }
 
 /// How many lanes a circuit has: one for each thread that can run at once, up
 /// to 16. A power of two.
 fn lanes() -> usize {
+    if cfg!(tower_breaker_loom) {
+        return 2;
+    }
     static LANES: OnceLock<usize> = OnceLock::new();
     *LANES.get_or_init(|| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -149,6 +170,13 @@ fn lanes() -> usize {
 }
 
 /// A number for this thread; those that came one after the other differ by one.
+#[cfg(tower_breaker_loom)]
+fn seat() -> usize {
+    super::sync::thread_number()
+}
+
+/// A number for this thread; those that came one after the other differ by one.
+#[cfg(not(tower_breaker_loom))]
 #[inline]
 fn seat() -> usize {
     const NONE: usize = usize::MAX;

@@ -7,6 +7,7 @@
 mod circuit_open;
 mod clock;
 mod config;
+mod flights;
 #[cfg(feature = "shadow")]
 mod following;
 mod gate;
@@ -158,10 +159,12 @@ impl Circuit {
             Gate::Open { until } => until.as_nanos(),
             _ => 0,
         };
-        let gate = Word::new(machine.generation(), machine.gate());
+        let gate = Word::new(machine.generation(), machine.gate(), slow_after.is_some());
+        let look_at = slow_after.map_or(Time::NEVER, |threshold| Time::ZERO.after(threshold));
         let core = Core {
             machine,
             published: gate,
+            look_at,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
             // Told at the first call: a recorder may be installed by then.
@@ -169,9 +172,9 @@ impl Circuit {
             telling: false,
         };
         let shared = Shared {
-            gate: Alone(GateWord::new(gate)),
+            gate: Alone(GateWord::new(gate, look_at)),
             open_until: AtomicU64::new(open_until),
-            counters: AllCounters::new(),
+            counters: AllCounters::new(slow_after),
             fallbacks: [0; 3].map(AtomicU64::new),
             core: Mutex::new(core),
             name,
@@ -221,7 +224,8 @@ impl Circuit {
             let core = self.0.lock();
             let view = core.machine.view(now);
             let window = WindowSnapshot::new(view.window, core.machine.rules());
-            (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
+            let overdue = view.overdue + self.0.overdue_unheard_of(view.generation, now);
+            (view, WindowSnapshot { overdue, ..window })
         };
         let mut totals = view.totals;
         totals.success += self.0.counters.sum(|counters| &counters.passed);
@@ -326,7 +330,13 @@ impl Circuit {
     /// Asks where the gate does not let everybody in.
     #[inline(never)]
     pub(crate) fn ask(&self, measured: bool) -> Result<Permit, CircuitOpen> {
-        if self.0.gate.0.load().is_open() {
+        let gate = self.0.gate.0.load();
+        if gate.is_closed_to_the_watched() {
+            if let Some(permit) = self.pass_watched() {
+                return Ok(permit);
+            }
+        }
+        if gate.is_open() {
             if let Err(rejection) = self.pass_open_gate() {
                 self.count_rejection();
                 return Err(self.0.refuse(rejection));
@@ -337,14 +347,25 @@ impl Circuit {
 
     /// Asks the machine, obeyed or not.
     fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
-        let (now, admitted) =
-            self.0.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
+        let now = self.0.now();
+        let measured = measured || self.0.measures_latency;
+        let started = if measured { now } else { Time::NEVER };
+        self.ask_machine_at(now, obeyed, started)
+    }
+
+    fn ask_machine_at(
+        &self,
+        now: Time,
+        obeyed: bool,
+        started: Time,
+    ) -> Result<Permit, CircuitOpen> {
+        let lane = self.0.lane();
+        let admitted = self.0.update_at(now, |core, now, facts| {
+            let ticket = core.machine.acquire(obeyed, now, facts)?;
+            Ok(lane.counters.placed(ticket, now))
+        });
         match admitted {
-            Ok(ticket) => {
-                let measured = measured || self.0.measures_latency;
-                let started = if measured { now } else { Time::NEVER };
-                Ok(Permit::new(Arc::clone(self.0.lane()), ticket, started))
-            }
+            Ok(ticket) => Ok(Permit::new(Arc::clone(lane), ticket, started)),
             Err(rejection) => Err(self.0.refuse(rejection)),
         }
     }
@@ -357,10 +378,7 @@ impl Circuit {
     /// Asks for the right to a call that begins `now`. Nobody follows it.
     #[cfg(feature = "shadow")]
     fn acquire_at(&self, now: Time) -> Result<Permit, CircuitOpen> {
-        match self.0.update_at(now, |core, now, facts| core.machine.acquire(true, now, facts)) {
-            Ok(ticket) => Ok(Permit::new(Arc::clone(self.0.lane()), ticket, now)),
-            Err(rejection) => Err(self.0.refuse(rejection)),
-        }
+        self.ask_machine_at(now, true, now)
     }
 
     /// Whether a permit would be granted `now`.
@@ -392,6 +410,7 @@ impl Circuit {
     pub(crate) fn look_for_hangs(&self) -> Result<(), Rejection> {
         match self.0.gate.0.load() {
             gate if gate.is_closed() => Ok(()),
+            gate if gate.is_closed_to_the_watched() && self.watched_gate().is_some() => Ok(()),
             gate => self.look_closer(gate, false),
         }
     }

@@ -111,13 +111,14 @@ impl Permit {
         let Some(ticket) = &self.ticket else { return };
         let shared = &*self.lane.shared;
         let end = shared.end(outcome, reading);
-        let is_good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
+        let is_good = outcome == Some(Outcome::Success) && !end.slow;
         #[cfg(feature = "shadow")]
         let is_good = is_good && shared.followers().is_none();
-        if is_good && shared.gate.0.load().is_clean_in(ticket.generation) {
+        if is_good && ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
             self.ticket = None;
-            self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
-            shared.tell_call(CallEnd::Success, false, reading);
+            self.pass_clean_gate(reading);
+        } else if is_good && ticket.place().is_some() {
+            self.settle_watched(end, reading);
         } else {
             self.settle_with_machine(end, outcome, reading);
         }
@@ -125,21 +126,41 @@ impl Permit {
         self.end_joined(outcome, reading);
     }
 
+    #[inline(always)]
+    fn pass_clean_gate(&self, reading: Reading) {
+        self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
+        self.lane.shared.tell_call(CallEnd::Success, false, reading);
+    }
+
+    /// Ends a good call that has a place in its lane. It is not overdue, so it
+    /// may be gone before it counts.
+    #[inline(never)]
+    fn settle_watched(&mut self, end: End, reading: Reading) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let Lane { shared, counters, .. } = &*self.lane;
+        let ticket = counters.leave(ticket);
+        if ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
+            self.pass_clean_gate(reading);
+        } else {
+            shared.record(counters, ticket, end, reading);
+        }
+    }
+
     /// Ends the call where the machine, or a shadow, has to hear of it.
     #[inline(never)]
     fn settle_with_machine(&mut self, end: End, outcome: Option<Outcome>, reading: Reading) {
         let Some(ticket) = self.ticket.take() else { return };
-        let shared = &*self.lane.shared;
+        let Lane { shared, counters, .. } = &*self.lane;
         #[cfg(feature = "shadow")]
         if let Some(followers) = shared.followers() {
             let now = reading.now().unwrap_or_else(|| shared.now());
-            shared.record(ticket, end, Reading { now, ..reading });
+            shared.record(counters, ticket, end, Reading { now, ..reading });
             let following = self.following.take();
             followers.end(following, self.started, now, outcome, reading.latency());
             return;
         }
         let _ = outcome;
-        shared.record(ticket, end, reading);
+        shared.record(counters, ticket, end, reading);
     }
 
     /// Notes that the dependency asked to be left alone for so long.
@@ -167,7 +188,7 @@ impl Permit {
     #[cfg(feature = "http")]
     pub(crate) fn untrack(&self) {
         let Some(ticket) = &self.ticket else { return };
-        self.lane.shared.untrack(ticket);
+        self.lane.shared.untrack(&self.lane.counters, ticket);
         #[cfg(feature = "shadow")]
         if let Some(following) = &self.following {
             following.untrack();
@@ -182,7 +203,7 @@ impl Permit {
     #[cfg(feature = "shadow")]
     pub(super) fn untrack_candidate(&self) {
         if let Some(ticket) = &self.ticket {
-            self.lane.shared.untrack(ticket);
+            self.lane.shared.untrack(&self.lane.counters, ticket);
         }
     }
 

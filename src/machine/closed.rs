@@ -25,7 +25,7 @@ pub(super) struct Closed {
     run: u32,
     failing: Option<Episode>,
     slowing: Option<Box<Episode>>,
-    /// Kept if there is a slow rule.
+    /// Those that are overdue. Kept if there is a slow rule.
     in_flight: Option<Box<InFlight>>,
     throttling: Option<Box<Throttling>>,
 }
@@ -50,9 +50,9 @@ impl Closed {
         Self { throttling: None, ..Self::new(rules) }
     }
 
-    /// A call begins: where it is kept, if anybody wants to know its age.
-    pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
-        self.in_flight.as_mut()?.begin(now)
+    /// A call that began then is overdue: where it is kept from now on.
+    pub(super) fn take_over(&mut self, began: Time) -> Option<Place> {
+        self.in_flight.as_mut()?.begin(began)
     }
 
     /// Lets a call pass, or throttles it.
@@ -88,12 +88,19 @@ impl Closed {
         }
     }
 
+    /// Whether anybody wants to know how old its calls are.
     pub(super) fn tracks_calls(&self) -> bool {
         self.in_flight.is_some()
     }
 
+    /// Whether calls are overdue.
+    pub(super) fn has_overdue(&self) -> bool {
+        self.in_flight.as_deref().is_some_and(|in_flight| !in_flight.is_empty())
+    }
+
     pub(super) fn overdue_at(&self, now: Time) -> u64 {
-        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.overdue_at(now))
+        let all = |in_flight: &InFlight| in_flight.passed() + in_flight.overdue_beyond(now);
+        self.in_flight.as_deref().map_or(0, all)
     }
 
     /// Whether the circuit would open if the calls that are overdue ended now,
@@ -101,8 +108,8 @@ impl Closed {
     pub(super) fn reason_in_flight(&mut self, now: Time, rules: &Rules) -> Option<Cause> {
         let (rule, in_flight) = (rules.slow_calls?, self.in_flight.as_mut()?);
         in_flight.find_overdue(now, |at| self.ring.odometer(at), self.ring.span());
-        let overdue = in_flight.overdue();
-        let since = in_flight.overdue_since()?;
+        let overdue = in_flight.passed();
+        let since = in_flight.passed_since()?;
         self.ring.expire(now);
         let counts = self.ring.counts_after_slow(overdue);
         let in_window = self.ring.counts().slow;
