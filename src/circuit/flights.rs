@@ -121,7 +121,7 @@ impl Counters {
 
 impl Circuit {
     /// A permit, if the gate lets everybody in whose age is watched.
-    #[inline]
+    #[inline(never)]
     pub(super) fn pass_watched(&self) -> Option<Permit> {
         let (generation, now) = self.watched_gate()?;
         let lane = self.0.lane();

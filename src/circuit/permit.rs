@@ -117,8 +117,6 @@ impl Permit {
         if is_good && ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
             self.ticket = None;
             self.pass_clean_gate(reading);
-        } else if is_good && ticket.place().is_some() {
-            self.settle_watched(end, reading);
         } else {
             self.settle_with_machine(end, outcome, reading);
         }
@@ -130,20 +128,6 @@ impl Permit {
     fn pass_clean_gate(&self, reading: Reading) {
         self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
         self.lane.shared.tell_call(CallEnd::Success, false, reading);
-    }
-
-    /// Ends a good call that has a place in its lane. It is not overdue, so it
-    /// may be gone before it counts.
-    #[inline(never)]
-    fn settle_watched(&mut self, end: End, reading: Reading) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let Lane { shared, counters, .. } = &*self.lane;
-        let ticket = counters.leave(ticket);
-        if ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
-            self.pass_clean_gate(reading);
-        } else {
-            shared.record(counters, ticket, end, reading);
-        }
     }
 
     /// Ends the call where the machine, or a shadow, has to hear of it.
@@ -159,7 +143,14 @@ impl Permit {
             followers.end(following, self.started, now, outcome, reading.latency());
             return;
         }
-        let _ = outcome;
+        if outcome == Some(Outcome::Success) && !end.slow && ticket.place().is_some() {
+            // It is not overdue, so it may be gone before it counts.
+            let ticket = counters.leave(ticket);
+            if ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
+                return self.pass_clean_gate(reading);
+            }
+            return shared.record(counters, ticket, end, reading);
+        }
         shared.record(counters, ticket, end, reading);
     }
 

@@ -282,7 +282,9 @@ mod tests {
                 let late: Vec<_> = calls.iter().filter(|(.., found)| found.is_some()).collect();
                 assert_eq!(in_flight.passed(), late.len() as u64);
                 assert_eq!(in_flight.passed_since(), late.first().map(|(_, began, _)| at(*began)));
-                assert_eq!(in_flight.calls.len() - in_flight.free.len(), calls.len());
+                let free = |next: &u32| in_flight.calls.get(*next as usize).map(|call| call.after);
+                let free = std::iter::successors(Some(in_flight.free), free).count() - 1;
+                assert_eq!(in_flight.calls.len() - free, calls.len());
             }
         }
     }
