@@ -177,7 +177,9 @@ impl Observer for Metrics {
     }
 
     fn on_rejection(&self, open: &CircuitOpen) {
-        self.handles_in(open.state(), open.name()).rejections.increment(1);
+        let handles = self.handles.get();
+        let handles = handles.unwrap_or_else(|| self.handles_in(open.state(), open.name()));
+        handles.rejections.increment(1);
     }
 
     fn on_would_reject(&self, circuit: &str) {

@@ -46,7 +46,8 @@ const FLOORS: [&[&str]; 6] = [
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 14] = [
+const FOREIGN: [(&str, usize); 15] = [
+    ("quanta", 2),
     ("tokio", 2),
     ("tower", 3),
     ("tower_layer", 3),

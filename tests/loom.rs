@@ -477,3 +477,58 @@ fn the_end_of_a_ramp_beside_an_admission_and_a_failure_is_one_move() {
         assert_eq!(seen.totals.rejected, 1 + u64::from(!passed));
     });
 }
+
+/// A window of time, so that good calls are tallied once one was recorded.
+fn tallied(clock: &ManualClock) -> ConfigBuilder {
+    Config::builder("loom").window(Window::time(SECOND)).sustained_for(Duration::ZERO).clock(clock)
+}
+
+#[test]
+fn a_tallied_success_is_counted_before_the_failure_that_makes_it_matter_or_decides_itself() {
+    // One failure in three opens the circuit, and it takes all three to see it.
+    check(|| {
+        let clock = ManualClock::new();
+        let config = tallied(&clock).minimum_calls(3).failure_rate(1.0 / 3.0).build().unwrap();
+        let circuit = Circuit::new(config);
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        let (good, bad) = (circuit.try_acquire().unwrap(), circuit.try_acquire().unwrap());
+        let a = thread::spawn(move || good.record(Outcome::Success));
+        bad.record(Outcome::Failure);
+        a.join().unwrap();
+        assert_eq!(circuit.state(), State::Open);
+    });
+}
+
+#[test]
+fn a_tallied_success_belongs_to_its_own_generation() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(tallied(&clock).build().unwrap());
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        let late = circuit.try_acquire().unwrap();
+        let a = thread::spawn(move || late.record(Outcome::Success));
+        circuit.trip();
+        circuit.reset();
+        a.join().unwrap();
+        let snapshot = circuit.snapshot();
+        assert_eq!(snapshot.window.calls, 0);
+        assert_eq!(snapshot.totals.success + snapshot.totals.stale, 2);
+    });
+}
+
+#[test]
+fn tallies_that_are_read_while_they_grow_lose_nothing() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(tallied(&clock).build().unwrap());
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        let [good, other] = [0, 1].map(|_| circuit.try_acquire().unwrap());
+        let a = thread::spawn(move || good.record(Outcome::Success));
+        let before = circuit.snapshot();
+        other.record(Outcome::Success);
+        assert_eq!(before.window.calls, before.totals.success);
+        a.join().unwrap();
+        let after = circuit.snapshot();
+        assert_eq!((after.window.calls, after.totals.success), (3, 3));
+    });
+}

@@ -3,9 +3,10 @@
 //! It is written only under the lock, after the machine has changed. Admission
 //! on a closed circuit is one load of it. A success whose generation matches a
 //! *clean* gate (the window is full and holds nothing but good calls) would
-//! leave the machine as it is, so it is only counted. A rejection needs the word
-//! and the end of the wait, which is written before the word and only grows
-//! while the circuit is open.
+//! leave the machine as it is, so it is only counted; one whose generation
+//! matches a gate that *tallies* is only added up. A rejection needs the word and
+//! the end of the wait, which is written before the word and only grows while
+//! the circuit is open.
 //!
 //! Where calls in flight are watched, admission asks two words: beside the gate
 //! stands until when nobody can be overdue.
@@ -25,6 +26,7 @@ impl Word {
     const CLEAN: u64 = 2;
     const OPEN: u64 = 3;
     const OVERDUE: u64 = 4;
+    const TALLY: u64 = 5;
     /// Beside a closed kind: those it lets in are watched.
     const WATCHED: u64 = 8;
 
@@ -37,6 +39,7 @@ impl Word {
             Gate::Clean => Self::CLEAN | watched,
             Gate::Open { .. } => Self::OPEN,
             Gate::Overdue => Self::OVERDUE,
+            Gate::Tally { .. } => Self::TALLY | watched,
         };
         Self(generation << Self::KIND_BITS | kind)
     }
@@ -48,7 +51,7 @@ impl Word {
     /// Whether it lets everybody in, and nobody is watched.
     #[inline]
     pub(super) const fn is_closed(self) -> bool {
-        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN)
+        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TALLY)
     }
 
     /// Whether it lets everybody in who is watched, as long as nobody can be
@@ -62,7 +65,8 @@ impl Word {
     /// asked.
     #[inline]
     pub(super) const fn looks_closed(self) -> bool {
-        matches!(self.unwatched().0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::OVERDUE)
+        let kind = self.unwatched().0 & Self::KIND;
+        matches!(kind, Self::CLOSED | Self::CLEAN | Self::TALLY | Self::OVERDUE)
     }
 
     pub(super) const fn is_open(self) -> bool {
@@ -83,6 +87,16 @@ impl Word {
 
     const fn unwatched(self) -> Self {
         Self(self.0 & !Self::WATCHED)
+    }
+
+    /// Whether a good call of that generation may be tallied.
+    #[inline]
+    pub(super) const fn tallies_in(self, generation: u64) -> bool {
+        self.unwatched().0 == generation << Self::KIND_BITS | Self::TALLY
+    }
+
+    pub(super) const fn tallies(self) -> bool {
+        self.unwatched().0 & Self::KIND == Self::TALLY
     }
 }
 

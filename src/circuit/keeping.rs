@@ -106,7 +106,7 @@ impl Circuit {
         let now = self.0.time(now);
         let gate = self.0.gate.0.load();
         if gate.is_open() {
-            let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
+            let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));
             if now < until {
                 return Standing::Needed;
             }

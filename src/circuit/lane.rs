@@ -21,6 +21,7 @@ use super::{
     permit::Permit,
     shared::Shared,
     sync::{AtomicU64, Ordering},
+    tally::Tally,
 };
 use crate::{machine::Ticket, time::Time};
 
@@ -46,6 +47,8 @@ pub(super) struct Counters {
     pub(super) passed: AtomicU64,
     /// Rejections at the open one.
     pub(super) rejected: AtomicU64,
+    /// Successes that the machine has yet to hear of.
+    pub(super) tally: Tally,
     /// Kept if there is a slow rule.
     pub(super) flights: Option<Box<Flights>>,
     _apart: Apart,
@@ -143,7 +146,11 @@ impl AllCounters {
 
     /// What they come to together.
     pub(super) fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        self.all().map(|counters| counter(counters).load(Ordering::Relaxed)).sum()
+        self.sum_of(|counters| counter(counters).load(Ordering::Relaxed))
+    }
+
+    pub(super) fn sum_of(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.all().map(count).sum()
     }
 
     /// The calls in flight that are watched.
@@ -169,10 +176,11 @@ fn lanes() -> usize {
     })
 }
 
-/// A number for this thread; those that came one after the other differ by one.
+/// The same for the threads of a model check, which are no threads.
 #[cfg(tower_breaker_loom)]
 fn seat() -> usize {
-    super::sync::thread_number()
+    let id = format!("{:?}", loom::thread::current().id());
+    id.bytes().filter(u8::is_ascii_digit).map(usize::from).last().unwrap_or_default()
 }
 
 /// A number for this thread; those that came one after the other differ by one.

@@ -7,6 +7,8 @@
 mod circuit_open;
 mod clock;
 mod config;
+#[cfg(feature = "fast-clock")]
+mod fast_clock;
 mod flights;
 #[cfg(feature = "shadow")]
 mod following;
@@ -29,6 +31,7 @@ mod shared;
 mod sleep;
 mod snapshot;
 mod sync;
+mod tally;
 #[cfg(feature = "tokio")]
 mod waiter;
 
@@ -155,8 +158,8 @@ impl Circuit {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.set_override(over, Time::ZERO, &mut facts);
         }
-        let open_until = match machine.gate() {
-            Gate::Open { until } => until.as_nanos(),
+        let until = match machine.gate() {
+            Gate::Open { until } | Gate::Tally { until } => until.as_nanos(),
             _ => 0,
         };
         let gate = Word::new(machine.generation(), machine.gate(), slow_after.is_some());
@@ -173,12 +176,14 @@ impl Circuit {
         };
         let shared = Shared {
             gate: Alone(GateWord::new(gate, look_at)),
-            open_until: AtomicU64::new(open_until),
+            until: AtomicU64::new(until),
             counters: AllCounters::new(slow_after),
             fallbacks: [0; 3].map(AtomicU64::new),
             core: Mutex::new(core),
             name,
             key,
+            #[cfg(feature = "fast-clock")]
+            born_fast: clock.as_fast().map_or(0, |clock| clock.nanos(born)),
             clock,
             born,
             observers,
@@ -221,7 +226,8 @@ impl Circuit {
     pub fn snapshot(&self) -> Snapshot {
         let now = self.0.now();
         let (view, window) = {
-            let core = self.0.lock();
+            let mut core = self.0.lock();
+            self.0.take_tallies(&mut core);
             let view = core.machine.view(now);
             let window = WindowSnapshot::new(view.window, core.machine.rules());
             let overdue = view.overdue + self.0.overdue_unheard_of(view.generation, now);
@@ -391,10 +397,13 @@ impl Circuit {
     /// is counted and told of.
     #[inline]
     pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
-        match self.look(true) {
-            Ok(()) => Ok(()),
-            Err(rejection) => Err(self.0.refuse(rejection)),
-        }
+        let gate = self.0.gate.0.load();
+        if gate.looks_closed() { Ok(()) } else { self.ready_beyond(gate) }
+    }
+
+    #[inline(never)]
+    fn ready_beyond(&self, gate: Word) -> Result<(), CircuitOpen> {
+        self.look_closer(gate, true).map_err(|rejection| self.0.refuse(rejection))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -472,7 +481,7 @@ impl Circuit {
         if gate.looks_closed() { Ok(()) } else { self.look_closer(gate, counted) }
     }
 
-    #[cold]
+    #[inline]
     fn look_closer(&self, gate: Word, counted: bool) -> Result<(), Rejection> {
         if gate.is_open() {
             if let Err(rejection) = self.pass_open_gate() {
@@ -482,6 +491,11 @@ impl Circuit {
                 return Err(rejection);
             }
         }
+        self.look_with_machine(counted)
+    }
+
+    #[inline(never)]
+    fn look_with_machine(&self, counted: bool) -> Result<(), Rejection> {
         self.0.update(|machine, now, facts| {
             machine.look(now, facts).inspect_err(|_| {
                 if counted {
@@ -494,7 +508,7 @@ impl Circuit {
     /// Whether the wait of an open gate, just seen, is over.
     fn pass_open_gate(&self) -> Result<(), Rejection> {
         let now = self.0.now();
-        let until = Time::from_nanos(self.0.open_until.load(Ordering::Acquire));
+        let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));
         if now >= until {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use super::{Circuit, lane::Lane, sync::Ordering};
 use crate::{
     machine::{End, Ticket},
     outcome::{CallEnd, Outcome},
-    time::{Time, nanos},
+    time::Time,
 };
 
 /// The right to one call, taken with
@@ -114,26 +114,50 @@ impl Permit {
         let is_good = outcome == Some(Outcome::Success) && !end.slow;
         #[cfg(feature = "shadow")]
         let is_good = is_good && shared.followers().is_none();
-        if is_good && ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
-            self.ticket = None;
-            self.pass_clean_gate(reading);
-        } else {
+        let by_the_gate = is_good && ticket.is_call();
+        if !by_the_gate || !self.settle_at_the_gate(ticket.generation, reading) {
             self.settle_with_machine(end, outcome, reading);
         }
         #[cfg(feature = "keyed")]
         self.end_joined(outcome, reading);
     }
 
+    /// Ends a good call where the gate says what is to be done, if it does.
     #[inline(always)]
-    fn pass_clean_gate(&self, reading: Reading) {
-        self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
-        self.lane.shared.tell_call(CallEnd::Success, false, reading);
+    fn settle_at_the_gate(&mut self, generation: u64, reading: Reading) -> bool {
+        let shared = &*self.lane.shared;
+        let gate = shared.gate.0.load();
+        if gate.is_clean_in(generation) {
+            self.ticket = None;
+            self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
+            shared.tell_call(CallEnd::Success, false, reading);
+            return true;
+        }
+        let tallies = gate.tallies_in(generation);
+        if tallies {
+            self.ticket = None;
+            self.tally(generation, reading);
+        }
+        tallies
+    }
+
+    /// Ends a good call where the gate tallies.
+    #[inline(never)]
+    fn tally(&self, generation: u64, reading: Reading) {
+        let Lane { shared, counters, .. } = &*self.lane;
+        let now = reading.now().unwrap_or_else(|| shared.now());
+        let is_in_time = now < Time::from_nanos(shared.until.load(Ordering::Acquire));
+        if is_in_time && counters.tally.count(generation) {
+            shared.tell_call(CallEnd::Success, false, reading);
+        } else {
+            shared.record_good(counters, Ticket::call(generation), reading.at(now));
+        }
     }
 
     /// Ends the call where the machine, or a shadow, has to hear of it.
     #[inline(never)]
     fn settle_with_machine(&mut self, end: End, outcome: Option<Outcome>, reading: Reading) {
-        let Some(ticket) = self.ticket.take() else { return };
+        let Some(mut ticket) = self.ticket.take() else { return };
         let Lane { shared, counters, .. } = &*self.lane;
         #[cfg(feature = "shadow")]
         if let Some(followers) = shared.followers() {
@@ -145,12 +169,12 @@ impl Permit {
         }
         if outcome == Some(Outcome::Success) && !end.slow && ticket.place().is_some() {
             // It is not overdue, so it may be gone before it counts.
-            let ticket = counters.leave(ticket);
-            if ticket.is_call() && shared.gate.0.load().is_clean_in(ticket.generation) {
-                return self.pass_clean_gate(reading);
+            ticket = counters.leave(ticket);
+            if ticket.is_call() && self.settle_at_the_gate(ticket.generation, reading) {
+                return;
             }
-            return shared.record(counters, ticket, end, reading);
         }
+        let Lane { shared, counters, .. } = &*self.lane;
         shared.record(counters, ticket, end, reading);
     }
 
@@ -228,8 +252,10 @@ impl Reading {
 
     pub(crate) const NONE: Self = Self { latency: Self::UNKNOWN, now: Time::NEVER };
 
+    #[cfg(feature = "shadow")]
     pub(crate) fn new(latency: Option<Duration>, now: Option<Time>) -> Self {
-        let latency = latency.map_or(Self::UNKNOWN, |latency| nanos(latency).min(u64::MAX - 1));
+        let latency =
+            latency.map_or(Self::UNKNOWN, |latency| crate::time::nanos(latency).min(u64::MAX - 1));
         Self { latency, now: now.unwrap_or(Time::NEVER) }
     }
 
@@ -251,7 +277,13 @@ impl Reading {
         (self.now != Time::NEVER).then_some(self.now)
     }
 
+    /// The same, where the clock has been read since.
+    fn at(self, now: Time) -> Self {
+        Self { now, ..self }
+    }
+
     /// The same, of a call that goes on.
+    #[cfg(any(feature = "http", feature = "keyed"))]
     pub(crate) fn of_the_head(self) -> Self {
         Self { now: Time::NEVER, ..self }
     }

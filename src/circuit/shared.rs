@@ -32,8 +32,9 @@ use crate::{
 
 pub(super) struct Shared {
     pub(super) gate: Alone<GateWord>,
-    /// Nanoseconds: when the wait of the last opening is over.
-    pub(super) open_until: AtomicU64,
+    /// Nanoseconds: when the wait of the last opening is over; while the gate
+    /// tallies, until when.
+    pub(super) until: AtomicU64,
     pub(super) counters: AllCounters,
     /// Fallbacks by how they ended.
     pub(super) fallbacks: [AtomicU64; 3],
@@ -43,6 +44,9 @@ pub(super) struct Shared {
     pub(super) key: Option<Arc<str>>,
     pub(super) clock: Clock,
     pub(super) born: Instant,
+    /// The same on the fast clock, if that is the circuit's.
+    #[cfg(feature = "fast-clock")]
+    pub(super) born_fast: u64,
     pub(super) observers: Observers,
     /// In nanoseconds; the most there can be without a slow rule.
     pub(super) slow_after: u64,
@@ -74,6 +78,7 @@ pub(super) struct Core {
 }
 
 impl Shared {
+    #[inline]
     pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
         let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
         #[cfg(feature = "shadow")]
@@ -136,6 +141,10 @@ impl Shared {
 
     #[inline]
     pub(super) fn now(&self) -> Time {
+        #[cfg(feature = "fast-clock")]
+        if let Some(clock) = self.clock.as_fast() {
+            return Time::from_nanos(clock.elapsed().saturating_sub(self.born_fast));
+        }
         self.time(self.clock.now())
     }
 
@@ -159,6 +168,7 @@ impl Shared {
     ) -> R {
         let mut facts = Facts::default();
         let mut core = self.lock();
+        self.shut_tallies(&mut core);
         let looks = now > core.look_at;
         if looks {
             self.gather(&mut core, now);
@@ -173,6 +183,45 @@ impl Shared {
             self.announce(core, facts);
         }
         result
+    }
+
+    /// Takes in a good call of a lane that may tally the next ones.
+    #[inline(never)]
+    pub(super) fn record_good(&self, lane: &Counters, ticket: Ticket, reading: Reading) {
+        let now = reading.now().unwrap_or_else(|| self.now());
+        let end = self.end(Some(Outcome::Success), reading);
+        let mut facts = Facts::default();
+        let mut core = self.lock();
+        // Not shut: a good call makes none of the others matter.
+        self.take_tallies(&mut core);
+        let generation = ticket.generation;
+        let counted = core.machine.record(ticket, end, now, &mut facts);
+        self.publish(&mut core);
+        if core.published.tallies_in(generation) {
+            lane.tally.open(generation);
+        }
+        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
+            self.announce(core, facts);
+        } else {
+            drop(core);
+        }
+        if let Some(counted) = counted {
+            self.tell_call(counted, false, reading);
+        }
+    }
+
+    /// Has the machine take in what was tallied.
+    pub(super) fn take_tallies(&self, core: &mut Core) {
+        if core.published.tallies() {
+            core.machine.add_successes(self.counters.sum_of(|counters| counters.tally.take()));
+        }
+    }
+
+    /// The same, and nothing can be tallied until the gate says so again.
+    fn shut_tallies(&self, core: &mut Core) {
+        if core.published.tallies() {
+            core.machine.add_successes(self.counters.sum_of(|counters| counters.tally.shut()));
+        }
     }
 
     /// Releases the lock, then wakes and tells.
@@ -241,13 +290,15 @@ impl Shared {
         let watched = core.machine.rules().slow_calls.is_some();
         let word = Word::new(core.machine.generation(), gate, watched);
         // Written only when it changes: every call reads its cache line.
+        if let Gate::Open { until } | Gate::Tally { until } = gate {
+            if self.until.load(Ordering::Relaxed) != until.as_nanos() {
+                self.until.store(until.as_nanos(), Ordering::Release);
+            }
+        }
         if core.published == word {
             return;
         }
         core.published = word;
-        if let Gate::Open { until } = gate {
-            self.open_until.store(until.as_nanos(), Ordering::Release);
-        }
         self.gate.0.store(word);
     }
 

@@ -21,6 +21,12 @@ impl Clock {
             Kind::System | Kind::Tokio => {
                 Sleep::Tokio(Box::pin(tokio::time::sleep_until(deadline.into())))
             }
+            // Its instants are not tokio's.
+            #[cfg(feature = "fast-clock")]
+            Kind::Fast(clock) => {
+                let left = deadline.saturating_duration_since(clock.now());
+                Sleep::Tokio(Box::pin(tokio::time::sleep(left)))
+            }
             #[cfg(feature = "test-util")]
             Kind::Manual(clock) => Sleep::Manual(ManualSleep::new(clock, deadline)),
         }

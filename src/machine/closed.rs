@@ -171,6 +171,17 @@ impl Closed {
         self.throttling.is_none() && self.ring.is_full_and_clean()
     }
 
+    /// Until when a success that is not slow would change nothing but a sum, if
+    /// that is so.
+    pub(super) fn only_sums_until(&self) -> Option<Time> {
+        let can_matter = self.throttling.is_some() || self.run > 0;
+        if can_matter { None } else { self.ring.only_sums_until() }
+    }
+
+    pub(super) fn add_successes(&mut self, calls: u64) {
+        self.ring.record_good(calls);
+    }
+
     fn reason_to_open(&self, counts: Counts, now: Time, rules: &Rules) -> Option<Cause> {
         if counts.failures == 0 && counts.slow == 0 {
             // Then the call just recorded was good, and ended any row.

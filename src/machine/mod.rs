@@ -322,6 +322,9 @@ pub(crate) enum Gate {
     Clean,
     /// Ask, because calls are overdue; but whoever only looks may go on.
     Overdue,
+    /// Admit, and add up successes that are not slow and end before that: tell
+    /// the sum to [`Machine::add_successes`], before anything else.
+    Tally { until: Time },
     /// Reject until then.
     Open { until: Time },
 }
@@ -445,6 +448,15 @@ impl Machine {
             _ => {}
         }
         Some(counted)
+    }
+
+    /// Takes in good calls that ended since anything else happened, while the
+    /// gate said that they may be added up.
+    pub(crate) fn add_successes(&mut self, calls: u64) {
+        self.totals.success += calls;
+        if let Phase::Closed(closed) = &mut self.phase {
+            closed.add_successes(calls);
+        }
     }
 
     /// Notes that the dependency asked a caller to stay away: should the
@@ -699,7 +711,10 @@ impl Machine {
             Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
             Phase::Closed(closed) if closed.has_overdue() => Gate::Overdue,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
-            Phase::Closed(_) => Gate::Closed,
+            Phase::Closed(closed) => match closed.only_sums_until() {
+                Some(until) if !self.is_cold() => Gate::Tally { until },
+                _ => Gate::Closed,
+            },
             Phase::Open(open) => Gate::Open { until: open.until },
             Phase::HalfOpen(_) | Phase::Ramp(_) => Gate::Ask,
         }

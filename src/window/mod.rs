@@ -132,6 +132,14 @@ impl Ring {
         }
     }
 
+    /// Takes in so many good calls that ended before `only_sums_until`.
+    pub(crate) fn record_good(&mut self, calls: u64) {
+        match self {
+            Self::Count(_) => {}
+            Self::Time(ring) => ring.record_good(calls),
+        }
+    }
+
     /// The sums as of the last `expire` or `record`.
     pub(crate) fn counts(&self) -> Counts {
         match self {
@@ -173,6 +181,15 @@ impl Ring {
         match self {
             Self::Count(ring) => ring.counts(),
             Self::Time(ring) => ring.counts_at(now),
+        }
+    }
+
+    /// Until when one more good call would change nothing but a sum: where a
+    /// window of time holds no other, for as long as its bucket lasts.
+    pub(crate) fn only_sums_until(&self) -> Option<Time> {
+        match self {
+            Self::Count(_) => None,
+            Self::Time(ring) => ring.is_clean().then(|| ring.newest_until()),
         }
     }
 

@@ -42,6 +42,21 @@ impl TimeRing {
         self.counts.add(sample);
     }
 
+    /// Takes in so many good calls, like `record`.
+    pub(crate) fn record_good(&mut self, calls: u64) {
+        self.buckets[self.newest_slot].calls += calls;
+        self.counts.calls += calls;
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.counts.failures == 0 && self.counts.slow == 0
+    }
+
+    /// When the newest bucket ends.
+    pub(crate) fn newest_until(&self) -> Time {
+        self.newest_until
+    }
+
     /// Forgets what has left the window by `now`.
     #[inline]
     pub(crate) fn expire(&mut self, now: Time) {
