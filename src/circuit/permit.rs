@@ -111,53 +111,41 @@ impl Permit {
         let Some(ticket) = &self.ticket else { return };
         let shared = &*self.lane.shared;
         let end = shared.end(outcome, reading);
-        let is_good = outcome == Some(Outcome::Success) && !end.slow;
+        let is_good = outcome == Some(Outcome::Success) && !end.slow && ticket.is_call();
         #[cfg(feature = "shadow")]
         let is_good = is_good && shared.followers().is_none();
-        let by_the_gate = is_good && ticket.is_call();
-        if !by_the_gate || !self.settle_at_the_gate(ticket.generation, reading) {
+        let gate = shared.gate.0.load();
+        if is_good && gate.is_clean_in(ticket.generation) {
+            self.ticket = None;
+            self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
+            shared.tell_call(CallEnd::Success, false, reading);
+        } else if is_good && gate.tallies_in(ticket.generation) {
+            self.tally(reading);
+        } else {
             self.settle_with_machine(end, outcome, reading);
         }
         #[cfg(feature = "keyed")]
         self.end_joined(outcome, reading);
     }
 
-    /// Ends a good call where the gate says what is to be done, if it does.
-    #[inline(always)]
-    fn settle_at_the_gate(&mut self, generation: u64, reading: Reading) -> bool {
-        let shared = &*self.lane.shared;
-        let gate = shared.gate.0.load();
-        if gate.is_clean_in(generation) {
-            self.ticket = None;
-            self.lane.counters.passed.fetch_add(1, Ordering::Relaxed);
-            shared.tell_call(CallEnd::Success, false, reading);
-            return true;
-        }
-        let tallies = gate.tallies_in(generation);
-        if tallies {
-            self.ticket = None;
-            self.tally(generation, reading);
-        }
-        tallies
-    }
-
     /// Ends a good call where the gate tallies.
     #[inline(never)]
-    fn tally(&self, generation: u64, reading: Reading) {
+    fn tally(&mut self, reading: Reading) {
+        let Some(ticket) = self.ticket.take() else { return };
         let Lane { shared, counters, .. } = &*self.lane;
         let now = reading.now().unwrap_or_else(|| shared.now());
         let is_in_time = now < Time::from_nanos(shared.until.load(Ordering::Acquire));
-        if is_in_time && counters.tally.count(generation) {
+        if is_in_time && counters.tally.count(ticket.generation) {
             shared.tell_call(CallEnd::Success, false, reading);
         } else {
-            shared.record_good(counters, Ticket::call(generation), reading.at(now));
+            shared.record_good(counters, ticket, reading.at(now));
         }
     }
 
     /// Ends the call where the machine, or a shadow, has to hear of it.
     #[inline(never)]
     fn settle_with_machine(&mut self, end: End, outcome: Option<Outcome>, reading: Reading) {
-        let Some(mut ticket) = self.ticket.take() else { return };
+        let Some(ticket) = self.ticket.take() else { return };
         let Lane { shared, counters, .. } = &*self.lane;
         #[cfg(feature = "shadow")]
         if let Some(followers) = shared.followers() {
@@ -168,13 +156,11 @@ impl Permit {
             return;
         }
         if outcome == Some(Outcome::Success) && !end.slow && ticket.place().is_some() {
-            // It is not overdue, so it may be gone before it counts.
-            ticket = counters.leave(ticket);
-            if ticket.is_call() && self.settle_at_the_gate(ticket.generation, reading) {
-                return;
-            }
+            // It is not overdue, so it may be gone before it counts; and from here
+            // on it is a call like any other.
+            self.ticket = Some(counters.leave(ticket));
+            return self.settle(outcome, reading);
         }
-        let Lane { shared, counters, .. } = &*self.lane;
         shared.record(counters, ticket, end, reading);
     }
 
