@@ -334,7 +334,7 @@ impl Circuit {
     }
 
     /// Asks where the gate does not let everybody in.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn ask(&self, measured: bool) -> Result<Permit, CircuitOpen> {
         let gate = self.0.gate.0.load();
         if gate.is_closed_to_the_watched() {
@@ -342,6 +342,11 @@ impl Circuit {
                 return Ok(permit);
             }
         }
+        self.ask_beyond(gate, measured)
+    }
+
+    #[inline(never)]
+    fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate.is_open() {
             if let Err(rejection) = self.pass_open_gate() {
                 self.count_rejection();
