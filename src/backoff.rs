@@ -68,6 +68,15 @@ impl Backoff {
         self
     }
 
+    pub(crate) fn in_words(&self) -> String {
+        let Self { initial, max, factor, jitter, .. } = self;
+        let growth = match factor {
+            1.0 => String::new(),
+            _ => format!(" growing by {factor} to {max:?}"),
+        };
+        format!("{initial:?}{growth}, jitter {jitter}")
+    }
+
     pub(crate) fn seed_or(&self, random: impl FnOnce() -> u64) -> u64 {
         self.seed.unwrap_or_else(random)
     }
@@ -80,6 +89,11 @@ impl Backoff {
     /// The longest wait there can be.
     pub(crate) fn longest(&self) -> Duration {
         Duration::from_nanos((nanos(self.cap()) as f64 * (1.0 + self.jitter)) as u64)
+    }
+
+    /// The longest wait there can be where a server's hint is heeded too.
+    pub(crate) fn longest_hinted(&self) -> Duration {
+        self.wait_hinted(self.max, 1.0)
     }
 
     pub(crate) fn has_jitter(&self) -> bool {

@@ -90,6 +90,8 @@ pub enum Cause {
         /// How long the circuit was to stay open.
         waited: Duration,
     },
+    /// [`Circuit::end_wait`](crate::Circuit::end_wait) was called.
+    WaitEnded,
     /// Enough [health checks](crate::Circuit) passed after the wait.
     #[non_exhaustive]
     HealthChecked {
@@ -124,6 +126,7 @@ impl Cause {
             Self::Quorum { .. } => "quorum",
             Self::Tripped => "tripped",
             Self::WaitOver { .. } => "wait-over",
+            Self::WaitEnded => "wait-ended",
             Self::HealthChecked { .. } => "health-checked",
             Self::ProbesSucceeded { .. } => "probes-succeeded",
             Self::RampCompleted { .. } => "ramp-completed",
@@ -165,6 +168,7 @@ impl fmt::Display for Cause {
             }
             Self::Tripped => f.write_str("it was tripped by hand"),
             Self::WaitOver { waited } => write!(f, "the wait of {waited:.1?} was over"),
+            Self::WaitEnded => f.write_str("its wait was ended by hand"),
             Self::HealthChecked { successes: 1 } => f.write_str("1 health check passed"),
             Self::HealthChecked { successes } => write!(f, "{successes} health checks passed"),
             Self::ProbesSucceeded { successes: 1 } => f.write_str("1 probe succeeded"),
@@ -178,7 +182,7 @@ impl fmt::Display for Cause {
 }
 
 /// A share as a person reads it: `60 %`, `66.7 %`.
-struct Percent(f64);
+pub(crate) struct Percent(pub(crate) f64);
 
 impl Percent {
     fn of(part: u64, whole: u64) -> Self {

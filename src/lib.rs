@@ -8,6 +8,7 @@ mod backoff;
 mod cause;
 mod circuit;
 mod classify;
+mod config_change;
 mod config_error;
 mod defaults;
 pub mod docs;
@@ -86,10 +87,11 @@ pub use crate::{
     backoff::Backoff,
     cause::Cause,
     circuit::{
-        Call, Circuit, CircuitOpen, Clock, Config, ConfigBuilder, Observer, Permit, Snapshot,
-        Transition, WindowSnapshot,
+        Call, Circuit, CircuitOpen, Clock, Config, ConfigBuilder, IfRevision, Observer, Permit,
+        Reconfigured, Saved, Snapshot, SteerError, Transition, WindowSnapshot,
     },
     classify::{Classify, ClassifyFn, ResultClassifier},
+    config_change::ConfigChange,
     config_error::ConfigError,
     ending::{AtHead, Ending},
     error::BoxError,

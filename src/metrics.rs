@@ -39,13 +39,14 @@ const FALLBACK_ENDS: [FallbackEnd; 3] =
     [FallbackEnd::Answered, FallbackEnd::Failed, FallbackEnd::Cancelled];
 
 /// Every transition there is, with the label of its cause.
-const TRANSITIONS: [(State, State, &str); 17] = [
+const TRANSITIONS: [(State, State, &str); 18] = [
     (State::Closed, State::Open, "failure-rate"),
     (State::Closed, State::Open, "consecutive-failures"),
     (State::Closed, State::Open, "slow-call-rate"),
     (State::Closed, State::Open, "quorum"),
     (State::Closed, State::Open, "tripped"),
     (State::Open, State::HalfOpen, "wait-over"),
+    (State::Open, State::HalfOpen, "wait-ended"),
     (State::Open, State::HalfOpen, "health-checked"),
     (State::Open, State::Closed, "health-checked"),
     (State::Open, State::Closed, "reset"),

@@ -34,6 +34,8 @@ pub struct Override {
     pub kind: OverrideKind,
     /// Why, in the operator's words.
     pub reason: Option<String>,
+    /// Whose it is.
+    pub owner: Option<String>,
     /// How long it holds from when it is set; in a
     /// [`Snapshot`](crate::Snapshot), how much of that is left. `None`: until
     /// it is cleared.
@@ -85,12 +87,18 @@ impl Override {
 
     const fn new(kind: OverrideKind) -> Self {
         const HOUR: Duration = Duration::from_secs(60 * 60);
-        Self { kind, reason: None, expires_in: Some(HOUR) }
+        Self { kind, reason: None, owner: None, expires_in: Some(HOUR) }
     }
 
     /// Says why, for whoever looks next.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
+        self
+    }
+
+    /// Says whose it is: whom to ask before lifting it.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
         self
     }
 

@@ -64,6 +64,11 @@ impl Probes {
         self.lease.unwrap_or_else(|| wait.max(AT_LEAST))
     }
 
+    pub(crate) fn in_words(&self) -> String {
+        let lease = self.lease.map(|lease| format!(", lease {lease:?}")).unwrap_or_default();
+        format!("{} of {} must succeed{lease}", self.required(), self.permits)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         const MOST: u32 = 10_000;
         if !(1..=MOST).contains(&self.permits) {

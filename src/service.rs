@@ -213,7 +213,7 @@ where
             WhenOpen::Wait => std::task::ready!(self.waiter.poll(&self.circuit, cx)),
             WhenOpen::Error if !O::ANSWERS => {
                 if let Err(open) = self.circuit.ready() {
-                    return Poll::Ready(Err(O::release(open.into())));
+                    return Poll::Ready(Err(O::release(open)));
                 }
             }
             WhenOpen::Error | WhenOpen::Defer => {

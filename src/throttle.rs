@@ -67,6 +67,11 @@ impl Throttle {
         self
     }
 
+    pub(crate) fn in_words(&self) -> String {
+        let Self { k, window, minimum_calls } = self;
+        format!("{k} times what succeeds over {window:?}, from {minimum_calls} calls on")
+    }
+
     pub(crate) const BUCKETS: u32 = 10;
 
     pub(crate) const fn span(&self) -> Duration {

@@ -1,8 +1,8 @@
-//! Every transition and override is a `tracing` event (feature `tracing`).
+//! Every transition, override and reconfiguration is a `tracing` event (feature `tracing`).
 
 use tracing::{Level, event};
 
-use crate::{Observer, Override, State, Transition};
+use crate::{Observer, Override, Reconfigured, State, Transition};
 
 /// Tells `tracing`. Opening is a warning, everything else is information.
 pub(crate) struct Trace;
@@ -29,6 +29,16 @@ impl Observer for Trace {
         }
     }
 
+    fn on_reconfigured(&self, reconfigured: &Reconfigured) {
+        event!(
+            Level::INFO,
+            circuit = &*reconfigured.circuit,
+            key = reconfigured.key.as_deref(),
+            revision = reconfigured.revision,
+            "{reconfigured}"
+        );
+    }
+
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         match active {
             Some(active) => event!(
@@ -36,6 +46,7 @@ impl Observer for Trace {
                 circuit,
                 kind = active.kind.as_str(),
                 reason = active.reason.as_deref().unwrap_or_default(),
+                owner = active.owner.as_deref(),
                 expires_in = ?active.expires_in,
                 "{circuit}: an operator set {}",
                 active.kind.as_str()

@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 6] = [
     &[
         "backoff",
         "cause",
+        "config_change",
         "config_error",
         "outcome",
         "overrides",

@@ -30,9 +30,9 @@ use tower_breaker::{
 #[test]
 fn the_circuit_and_the_model_agree_after_every_step() {
     let reached = RefCell::new(HashSet::new());
-    for_all(10_000, case(), |(setup, history)| {
+    for_all(10_000, case(), |(setup, others, history)| {
         let mut bench = Bench::new(&setup);
-        let mut model = Model::new(setup);
+        let mut model = Model { others, ..Model::new(setup) };
         for (step, op) in history.iter().enumerate() {
             let answers = both(&mut bench, &mut model, op);
             prop_assert_eq!(answers.0, answers.1, "the answer at step {}, {:?}", step, op);
@@ -61,9 +61,9 @@ fn the_circuit_and_the_model_agree_after_every_step() {
 
 #[test]
 fn a_circuit_that_is_never_read_ends_up_the_same() {
-    for_all(1_000, case(), |(setup, history)| {
+    for_all(1_000, case(), |(setup, others, history)| {
         let mut bench = Bench::new(&setup);
-        let mut model = Model::new(setup);
+        let mut model = Model { others, ..Model::new(setup) };
         for op in &history {
             let answers = both(&mut bench, &mut model, op);
             prop_assert_eq!(answers.0, answers.1);
@@ -153,6 +153,22 @@ enum Op {
     Reset,
     Lay(OverrideKind, Expiry),
     Clear,
+    /// Takes on a part of one of the other setups.
+    Reconfigure(Part, usize),
+}
+
+/// Settings that are changed together.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Nothing,
+    Window,
+    Rates,
+    Slow,
+    Waits,
+    Probes,
+    Ramp,
+    Throttle,
+    Rest,
 }
 
 /// How a call ends: with an outcome, or dropped.
@@ -236,6 +252,11 @@ fn both(bench: &mut Bench, model: &mut Model, op: &Op) -> (Answer, Answer) {
             bench.circuit.clear_override();
             model.clear();
         }
+        Op::Reconfigure(part, other) => {
+            model.reconfigure(part, other);
+            let config = model.setup.to_builder().build().expect("the setup is valid");
+            bench.circuit.reconfigure(config).expect("it is the circuit's");
+        }
     }
     (None, None)
 }
@@ -248,6 +269,7 @@ struct View {
     state: State,
     /// Since birth.
     generation: u64,
+    revision: u64,
     since: u64,
     retry_after: Option<u64>,
     cause: Option<Evidence>,
@@ -318,7 +340,7 @@ const MOVES: [(State, &str); 17] = [
 ];
 
 /// What else the model noticed, and in which state.
-const SEEN: [(State, &str); 12] = [
+const SEEN: [(State, &str); 18] = [
     (State::HalfOpen, "passed by its share"),
     (State::HalfOpen, "refused by its share"),
     (State::HalfOpen, "refused ahead by its share"),
@@ -331,6 +353,12 @@ const SEEN: [(State, &str); 12] = [
     (State::Closed, "found stuck"),
     (State::Open, "refused ahead"),
     (State::HalfOpen, "refused ahead"),
+    (State::Closed, "reconfigured"),
+    (State::Open, "reconfigured"),
+    (State::HalfOpen, "reconfigured"),
+    (State::Open, "cut its wait"),
+    (State::HalfOpen, "ended its ramp"),
+    (State::HalfOpen, "decided by other rules"),
 ];
 
 fn evidence(cause: &Cause) -> Evidence {
@@ -478,6 +506,50 @@ impl Setup {
             probes = probes.lease(Duration::from_nanos(lease));
         }
         config.probes(probes)
+    }
+}
+
+impl Setup {
+    /// With a part of another, as far as they go together. A rate that must be
+    /// sustained is neither switched on nor off.
+    fn with(self, part: Part, other: &Self) -> Self {
+        let mut new = self;
+        let switches = |on: bool, off: bool| self.sustained > 0 && on != off;
+        match part {
+            Part::Nothing => {}
+            Part::Window => new.window = other.window,
+            Part::Rates => {
+                if !switches(self.failure_rate.is_some(), other.failure_rate.is_some()) {
+                    new.failure_rate = other.failure_rate;
+                }
+                (new.minimum, new.consecutive) = (other.minimum, other.consecutive);
+            }
+            Part::Slow => {
+                if !switches(self.slow.is_some(), other.slow.is_some()) {
+                    new.slow = other.slow;
+                }
+            }
+            Part::Waits => new.waits = other.waits,
+            Part::Probes => {
+                (new.probes, new.successes) = (other.probes, other.successes);
+                new.lease = other.lease;
+            }
+            Part::Ramp => new.ramp = other.ramp,
+            Part::Throttle => {
+                let span = self.throttle.map(|throttle| throttle.span);
+                let kept = |it: Throttled| Throttled { span: span.unwrap_or(it.span), ..it };
+                new.throttle = other.throttle.map(kept);
+            }
+            Part::Rest => (new.warm_up, new.by_age) = (other.warm_up, other.by_age),
+        }
+        let rules = new.failure_rate.is_some() || new.slow.is_some();
+        if !rules && new.consecutive.is_none() && new.throttle.is_none() {
+            new.consecutive = Some(2);
+        }
+        if let Kept::Calls(calls) = new.window {
+            new.minimum = new.minimum.min(calls.into());
+        }
+        new
     }
 }
 
@@ -642,6 +714,7 @@ impl Bench {
         View {
             state: seen.state,
             generation: seen.generation - self.first_generation,
+            revision: seen.revision,
             since: self.offset(seen.since),
             retry_after: seen.retry_after.map(nanos),
             cause: seen.cause.as_ref().map(evidence),
@@ -704,7 +777,9 @@ fn refusal(open: &CircuitOpen) -> (State, Option<u64>) {
 #[derive(Clone)]
 struct Model {
     setup: Setup,
+    others: [Setup; OTHERS],
     now: u64,
+    revision: u64,
     /// Every state there was, the present one last. An era's index is its
     /// generation.
     eras: Vec<Era>,
@@ -733,8 +808,17 @@ struct Era {
     /// While open: until when, and why; while half-open: what it was.
     wait: u64,
     cause: Option<Evidence>,
-    /// While half-open: when enough probes had succeeded, if a ramp follows.
-    ramp: Option<u64>,
+    /// While half-open, once enough probes have succeeded, if a ramp follows.
+    ramp: Option<Climb>,
+}
+
+/// A way up the ramp. Where its length was changed it has another beginning.
+#[derive(Clone, Copy)]
+struct Climb {
+    began: u64,
+    /// How far it had come then, and when that was.
+    come: u64,
+    at: u64,
 }
 
 impl Era {
@@ -763,6 +847,10 @@ struct Known {
 struct Call {
     generation: usize,
     acquired: u64,
+    /// Whether its duration is known when it ends.
+    timed: bool,
+    /// If it is a probe.
+    lease_end: u64,
     /// It passed where the machine would have refused it, or was not asked.
     passed_over: bool,
     /// What the machine makes of it, if it is a probe.
@@ -796,6 +884,10 @@ enum Fate {
 struct Judged {
     generation: usize,
     at: u64,
+    /// When it ended as far as the window knows; `None`: that has let go of it.
+    held_from: Option<u64>,
+    /// Whether it began a stretch of trouble: by failing, and by being slow.
+    begins: [bool; 2],
     failed: bool,
     slow: bool,
     cancelled: bool,
@@ -812,7 +904,9 @@ impl Model {
     fn new(setup: Setup) -> Self {
         let mut model = Self {
             setup,
+            others: [setup; OTHERS],
             now: 0,
+            revision: 0,
             eras: vec![Era::closed(0)],
             calls: Vec::new(),
             in_flight: Vec::new(),
@@ -836,6 +930,7 @@ impl Model {
             Begin::Observed(span) => {
                 let kind = OverrideKind::ObserveOnly;
                 model.laid = Some(Laid { kind, at: 0, expires_in: Some(span) });
+                model.revision = 1;
             }
         }
         model
@@ -869,6 +964,8 @@ impl Model {
                 self.calls.push(Call {
                     generation: self.generation(),
                     acquired: self.now,
+                    timed: self.setup.slow.is_some(),
+                    lease_end: self.now + self.lease(),
                     passed_over,
                     probe,
                     counted: None,
@@ -964,8 +1061,8 @@ impl Model {
             self.calls[index].counted = Some("stale");
             return;
         }
-        let overdue =
-            self.setup.slow.is_some_and(|(threshold, _)| self.now - call.acquired > threshold);
+        let is_over = |(threshold, _): (u64, Share)| self.now - call.acquired > threshold;
+        let overdue = call.timed && self.setup.slow.is_some_and(is_over);
         let (counted, slow) = match end {
             Some(Outcome::Success) => ("success", overdue),
             Some(Outcome::Failure) => ("failure", overdue),
@@ -992,7 +1089,12 @@ impl Model {
         } else if decides {
             let (generation, at) = (self.generation(), self.now);
             let cancelled = counted == "cancelled";
-            self.judged.push(Judged { generation, at, failed, slow, cancelled });
+            let held = self.window_of(&self.judged_now(), at);
+            let none = |bad: fn(&Judged) -> bool| !held.iter().any(bad);
+            let begins = [failed && none(|call| call.failed), slow && none(|call| call.slow)];
+            let held_from = Some(at);
+            let ended = Judged { generation, at, held_from, begins, failed, slow, cancelled };
+            self.judged.push(ended);
             let accepted = counted == "success";
             self.throttled.push(Known { generation, at, accepted });
             if call.probe.is_some() {
@@ -1012,7 +1114,7 @@ impl Model {
     /// What a call that asks now earns, and what it costs to pass.
     fn share(&self) -> (u64, u64) {
         match (self.era().ramp, self.setup.ramp) {
-            (Some(began), Some(over)) => (self.now - began, over),
+            (Some(climb), Some(over)) => (climb.come + self.now - climb.at, over),
             _ => (self.throttled_share(), MILLION),
         }
     }
@@ -1080,6 +1182,7 @@ impl Model {
         self.let_time_pass();
         let closed = Era::closed(self.now);
         if self.era().state == State::Closed {
+            self.revision += 1;
             self.eras.push(closed);
         } else {
             self.go(closed, ("reset", vec![]));
@@ -1094,13 +1197,111 @@ impl Model {
             Expiry::UntilCleared => None,
         };
         self.laid = Some(Laid { kind, at: self.now, expires_in });
+        self.revision += 1;
         // One that lasts no time at all is over.
         self.let_time_pass();
     }
 
     fn clear(&mut self) {
         self.let_time_pass();
-        self.laid = None;
+        self.revision += u64::from(self.laid.take().is_some());
+    }
+
+    // What other rules make of it.
+
+    fn reconfigure(&mut self, part: Part, other: usize) {
+        self.let_time_pass();
+        let (old, new) = (self.setup, self.setup.with(part, &self.others[other]));
+        let now = self.now;
+        self.revision += 1;
+        self.note("reconfigured");
+        self.hold_in(new.window);
+        let is_alike = matches!(
+            (old.window, new.window),
+            (Kept::Calls(_), Kept::Calls(_)) | (Kept::Time { .. }, Kept::Time { .. })
+        );
+        let threshold = |setup: Setup| setup.slow.map(|(threshold, _)| threshold);
+        if threshold(old) != threshold(new) || !is_alike {
+            for call in &mut self.calls {
+                if let Some(Aging::Overdue(_)) = call.aging {
+                    call.aging = Some(Aging::InTime);
+                }
+            }
+        }
+        if old.throttle.is_none() && self.era().state == State::Closed {
+            self.throttled.clear();
+            self.asked.clear();
+        }
+        self.setup = new;
+        let latest = now + new.waits.longest;
+        let era = self.eras.last_mut().expect("there is always a state");
+        if era.state == State::Open && era.since + era.wait > latest {
+            era.wait = latest - era.since;
+            self.note("cut its wait");
+        }
+        if self.is_probing() {
+            let lease = self.lease();
+            for index in self.probes_that(Fate::Outstanding) {
+                let call = &mut self.calls[index];
+                call.lease_end = call.lease_end.min(now + lease);
+            }
+            let eras = self.eras.len();
+            self.decide_on_probes(now);
+            if eras != self.eras.len() {
+                self.seen.push((State::HalfOpen, "decided by other rules"));
+            }
+        } else if let Some(climb) = self.era().ramp {
+            let was = old.ramp.expect("it is on it");
+            let come = climb.come + now - climb.at;
+            match new.ramp {
+                Some(over) if over == was => {}
+                Some(over) => {
+                    let scaled = |part: u64| (part as u128 * over as u128 / was as u128) as u64;
+                    let of_now =
+                        self.asked.iter().filter(|call| call.generation == self.generation());
+                    let spent = of_now.clone().filter(|call| call.passed).count() as u64 * was;
+                    let earned = scaled(of_now.map(|call| call.earned).sum::<u64>() - spent);
+                    let generation = self.generation();
+                    self.asked = vec![Asked { generation, earned, passed: false }];
+                    let climb = Climb { come: scaled(come), at: now, ..climb };
+                    self.eras.last_mut().expect("there is always a state").ramp = Some(climb);
+                }
+                None => {
+                    self.note("ended its ramp");
+                    self.go(Era::closed(now), ("ramp-completed", vec![now - climb.began]));
+                }
+            }
+        }
+    }
+
+    /// Lets go of what another window would not hold.
+    fn hold_in(&mut self, window: Kept) {
+        let generation = self.generation();
+        let now = self.now;
+        let held = self.judged.iter_mut().filter(|call| call.generation == generation);
+        match (self.setup.window, window) {
+            (Kept::Calls(before), Kept::Calls(after)) => {
+                let held = held.filter(|call| call.held_from.is_some()).rev();
+                let gone = held.skip(before.min(after) as usize);
+                gone.for_each(|call| call.held_from = None);
+            }
+            (Kept::Time { span, buckets }, Kept::Time { span: after, buckets: into })
+                if (span, buckets) != (after, into) =>
+            {
+                for call in held {
+                    // When its bucket was over, if it is.
+                    let Some(at) = call.held_from else { continue };
+                    let is_out = bucket(at, span, buckets) + u128::from(buckets)
+                        <= bucket(now, span, buckets);
+                    let last = at + until_next_bucket(at, span, buckets) - 1;
+                    call.held_from = (!is_out).then_some(last.min(now));
+                }
+            }
+            (Kept::Time { .. }, Kept::Time { .. }) => {}
+            (Kept::Calls(_), Kept::Time { .. }) | (Kept::Time { .. }, Kept::Calls(_)) => {
+                held.for_each(|call| call.held_from = None);
+            }
+        }
     }
 
     // What it decides.
@@ -1108,13 +1309,12 @@ impl Model {
     /// Leases and ramps end at their own instants, whenever it is noticed.
     fn let_time_pass(&mut self) {
         if self.in_force().is_none() {
-            self.laid = None;
+            self.revision += u64::from(self.laid.take().is_some());
         }
         while let Some(end) = self.next_lease_end().filter(|end| *end <= self.now) {
-            let lease = self.lease();
             for index in self.probes_that(Fate::Outstanding) {
                 let call = &mut self.calls[index];
-                if call.acquired + lease == end {
+                if call.lease_end == end {
                     call.probe = Some(Fate::TimedOut);
                     call.counted.get_or_insert("failure");
                 }
@@ -1122,8 +1322,8 @@ impl Model {
             self.decide_on_probes(end);
         }
         if let Some(end) = self.ramp_end().filter(|end| *end <= self.now) {
-            let over = self.setup.ramp.expect("there is one");
-            self.go(Era::closed(end), ("ramp-completed", vec![over]));
+            let climb = self.era().ramp.expect("there is one");
+            self.go(Era::closed(end), ("ramp-completed", vec![end - climb.began]));
         }
     }
 
@@ -1134,11 +1334,12 @@ impl Model {
         let failures = timed_out + self.count_probes_that(Fate::Failed);
         if successes >= required {
             if self.setup.ramp.is_some() {
-                self.eras.last_mut().expect("there is always a state").ramp = Some(at);
+                let climb = Climb { began: at, come: 0, at };
+                self.eras.last_mut().expect("there is always a state").ramp = Some(climb);
             } else {
                 self.go(Era::closed(at), ("probes-succeeded", vec![successes.into()]));
             }
-        } else if probes - failures < required {
+        } else if probes < failures + required {
             let proof = [failures, timed_out, probes, required].map(u64::from);
             self.open(at, ("probes-failed", proof.to_vec()));
         }
@@ -1179,14 +1380,16 @@ impl Model {
         let Some(since) = overdue.iter().min() else { return };
 
         let (generation, at) = (self.generation(), self.now);
-        let late = Judged { generation, at, failed: false, slow: true, cancelled: true };
+        let (held_from, begins) = (Some(at), [false; 2]);
+        let (failed, slow, cancelled) = (false, true, true);
+        let late = Judged { generation, at, held_from, begins, failed, slow, cancelled };
         let mut imagined = of_now.clone();
         imagined.extend(overdue.iter().map(|_| late.clone()));
         let window = self.window_of(&imagined, self.now);
         let slow = window.iter().filter(|call| call.slow).count();
 
         let ended = self.window_of(&of_now, self.now);
-        let (began, recent) = match self.trouble(&of_now, |call| call.slow) {
+        let (began, recent) = match self.trouble(&of_now, |call| call.begins[1]) {
             Some((began, recent)) if ended.iter().any(|call| call.slow) => (began, recent),
             _ => (*since, Vec::new()),
         };
@@ -1212,16 +1415,16 @@ impl Model {
         let slow = window.iter().filter(|call| call.slow).count();
         let run = of_now.iter().rev().filter(|call| !call.cancelled);
         let run = run.take_while(|call| call.failed).count();
-        let trips = |share: Share, bad: fn(&Judged) -> bool| {
+        let trips = |share: Share, bad: fn(&Judged) -> bool, begins: fn(&Judged) -> bool| {
             let hits = window.iter().filter(|call| bad(call)).count();
             window.len() as u64 >= self.setup.minimum
                 && share.reached_by(hits, window.len())
-                && self.is_sustained(share, bad)
+                && self.is_sustained(share, bad, begins)
         };
         let proof = |numbers: [usize; 2]| numbers.map(|number| number as u64).to_vec();
         let mut cause = None;
         if let Some(share) = self.setup.failure_rate {
-            if trips(share, |call| call.failed) {
+            if trips(share, |call| call.failed, |call| call.begins[0]) {
                 let numbers = [proof([failures, window.len()]), vec![share.parts()]];
                 cause = Some(("failure-rate", numbers.concat()));
             }
@@ -1232,7 +1435,7 @@ impl Model {
             }
         }
         if let (None, Some((threshold, share))) = (&cause, self.setup.slow) {
-            if trips(share, |call| call.slow) {
+            if trips(share, |call| call.slow, |call| call.begins[1]) {
                 let numbers = [proof([slow, window.len()]), vec![share.parts(), threshold, 0]];
                 cause = Some(("slow-call-rate", numbers.concat()));
             }
@@ -1243,22 +1446,27 @@ impl Model {
     }
 
     /// Whether the trouble has lasted for long enough, and is recent.
-    fn is_sustained(&self, share: Share, bad: fn(&Judged) -> bool) -> bool {
+    fn is_sustained(
+        &self,
+        share: Share,
+        bad: fn(&Judged) -> bool,
+        begins: fn(&Judged) -> bool,
+    ) -> bool {
         if self.setup.sustained == 0 {
             return true;
         }
-        let Some((began, recent)) = self.trouble(&self.judged_now(), bad) else { return false };
+        let Some((began, recent)) = self.trouble(&self.judged_now(), begins) else { return false };
         let hits = recent.iter().filter(|call| bad(call)).count();
         self.now - began >= self.setup.sustained && share.reached_by(hits, recent.len())
     }
 
     /// When the last stretch of trouble began, and its recent calls.
-    fn trouble(&self, of_now: &[Judged], bad: fn(&Judged) -> bool) -> Option<(u64, Vec<Judged>)> {
-        let begins = |index: &usize| {
-            let call = &of_now[*index];
-            bad(call) && !self.window_of(&of_now[..*index], call.at).iter().any(bad)
-        };
-        let first = (0..of_now.len()).rfind(begins)?;
+    fn trouble(
+        &self,
+        of_now: &[Judged],
+        begins: fn(&Judged) -> bool,
+    ) -> Option<(u64, Vec<Judged>)> {
+        let first = of_now.iter().rposition(begins)?;
         if self.setup.sustained == 0 {
             return Some((of_now[first].at, Vec::new()));
         }
@@ -1277,6 +1485,7 @@ impl Model {
     }
 
     fn go(&mut self, era: Era, cause: Evidence) {
+        self.revision += 1;
         self.moves.push(Move {
             from: self.era().state,
             to: era.state,
@@ -1298,6 +1507,7 @@ impl Model {
         View {
             state: era.state,
             generation: seen.generation() as u64,
+            revision: seen.revision,
             since: era.since,
             retry_after: seen.retry_after(),
             cause: era.cause.clone(),
@@ -1422,7 +1632,8 @@ impl Model {
     }
 
     fn ramp_end(&self) -> Option<u64> {
-        Some(self.era().ramp? + self.setup.ramp?)
+        let climb = self.era().ramp?;
+        Some(climb.at + self.setup.ramp? - climb.come)
     }
 
     fn era(&self) -> &Era {
@@ -1443,7 +1654,7 @@ impl Model {
             return None;
         }
         let outstanding = self.probes_that(Fate::Outstanding);
-        outstanding.into_iter().map(|index| self.calls[index].acquired + self.lease()).min()
+        outstanding.into_iter().map(|index| self.calls[index].lease_end).min()
     }
 
     fn permits_left(&self) -> u32 {
@@ -1451,7 +1662,7 @@ impl Model {
             call.generation == self.generation()
                 && call.probe.is_some_and(|fate| fate != Fate::GivenBack)
         });
-        self.setup.probes - taken.count() as u32
+        self.setup.probes.saturating_sub(taken.count() as u32)
     }
 
     /// Of this episode.
@@ -1472,12 +1683,16 @@ impl Model {
 
     /// Those of `judged`, all there were, that the window holds at `now`.
     fn window_of(&self, judged: &[Judged], now: u64) -> Vec<Judged> {
+        let known = judged.iter().filter_map(|call| Some((call, call.held_from?)));
         match self.setup.window {
-            Kept::Calls(calls) => judged[judged.len().saturating_sub(calls as usize)..].to_vec(),
+            Kept::Calls(calls) => {
+                let known: Vec<_> = known.map(|(call, _)| call.clone()).collect();
+                known[known.len().saturating_sub(calls as usize)..].to_vec()
+            }
             Kept::Time { span, buckets } => {
                 let of = |at| bucket(at, span, buckets);
-                let held = |call: &&Judged| of(call.at) + u128::from(buckets) > of(now);
-                judged.iter().filter(held).cloned().collect()
+                let held = known.filter(|(_, at)| of(*at) + u128::from(buckets) > of(now));
+                held.map(|(call, _)| call.clone()).collect()
             }
         }
     }
@@ -1539,14 +1754,18 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 const HOUR: u64 = 3_600 * SECOND;
 
-fn case() -> impl Strategy<Value = (Setup, Vec<Op>)> {
+/// Each history has a few setups to take others' parts from.
+const OTHERS: usize = 2;
+
+fn case() -> impl Strategy<Value = (Setup, [Setup; OTHERS], Vec<Op>)> {
     let eighths = prop::option::weighted(0.4, 1..8usize);
     let history = prop::collection::vec(op(), 30..=80);
-    (setup(), eighths, history).prop_map(|(setup, eighths, mut history)| {
+    let setups = (setup(), [setup(), setup()]);
+    (setups, eighths, history).prop_map(|((setup, others), eighths, mut history)| {
         if let Some(eighths) = eighths {
             history.splice(0..0, up_the_ramp(&setup, eighths));
         }
-        (setup, history)
+        (setup, others, history)
     })
 }
 
@@ -1644,11 +1863,11 @@ fn waits() -> impl Strategy<Value = Waits> {
 /// between strategies would cost ten times as much, and there are half a
 /// million operations.
 fn op() -> impl Strategy<Value = Op> {
-    let weights = [20, 24, 24, 18, 2, 1, 4, 2, 5, 2];
+    let weights = [20, 24, 24, 18, 2, 1, 4, 2, 5, 2, 6];
     let which: Vec<_> = (0..).zip(weights).flat_map(|(op, weight)| vec![op; weight]).collect();
     let which = prop::sample::select(which);
-    (which, 0..60usize, end(), mark(), off(), laid()).prop_map(
-        |(which, pick, end, mark, off, (kind, expiry))| match which {
+    (which, 0..60usize, end(), mark(), off(), laid(), part()).prop_map(
+        |(which, pick, end, mark, off, (kind, expiry), part)| match which {
             0 => Op::Acquire,
             1 => Op::Call(end, mark, off),
             2 => Op::Finish(pick, end),
@@ -1658,7 +1877,8 @@ fn op() -> impl Strategy<Value = Op> {
             6 => Op::Lay(kind, expiry),
             7 => Op::Clear,
             8 => Op::Poll,
-            _ => Op::PollStuck,
+            9 => Op::PollStuck,
+            _ => Op::Reconfigure(part, pick % OTHERS),
         },
     )
 }
@@ -1694,6 +1914,21 @@ fn mark() -> impl Strategy<Value = Mark> {
         Mark::NextThrottleBucket,
         Mark::Deadline,
         Mark::Deadline,
+    ])
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    prop::sample::select(vec![
+        Part::Nothing,
+        Part::Window,
+        Part::Window,
+        Part::Rates,
+        Part::Slow,
+        Part::Waits,
+        Part::Probes,
+        Part::Ramp,
+        Part::Throttle,
+        Part::Rest,
     ])
 }
 

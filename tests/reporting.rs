@@ -77,7 +77,7 @@ fn from_the_first_call_every_series_is_there_at_zero() {
             "circuit_breaker_state state=closed"
         ]
     );
-    assert_eq!(series.len(), 3 + 1 + 1 + 3 + 5 + 1 + 1 + 1 + 2 + 17);
+    assert_eq!(series.len(), 3 + 1 + 1 + 3 + 5 + 1 + 1 + 1 + 2 + 18);
 }
 
 #[test]
@@ -240,10 +240,12 @@ fn every_transition_is_one_event_with_the_sentence_that_explains_it() {
         circuit.try_acquire().unwrap().record(Outcome::Failure);
         clock.advance(SECOND);
         circuit.try_acquire().unwrap().record(Outcome::Success);
-        circuit.set_override(Override::force_open().reason("drill"));
+        circuit.set_override(Override::force_open().reason("drill").owner("alice"));
+        let other = Config::builder("shop").minimum_calls(7).consecutive_failures(2);
+        circuit.reconfigure(other.open_for(Backoff::fixed(SECOND)).build().unwrap()).unwrap();
     });
     let lines = log.0.lock().unwrap();
-    assert_eq!(lines.len(), 4, "{lines:#?}");
+    assert_eq!(lines.len(), 5, "{lines:#?}");
     assert_eq!(
         lines[0],
         "WARN circuit=shop from=closed to=open cause=consecutive-failures generation=1 \
@@ -252,7 +254,9 @@ fn every_transition_is_one_event_with_the_sentence_that_explains_it() {
     );
     assert!(lines[1].starts_with("INFO circuit=shop from=open to=half-open cause=wait-over"));
     assert!(lines[2].starts_with("INFO circuit=shop from=half-open to=closed"));
-    assert!(lines[3].contains("kind=force-open reason=drill"), "{}", lines[3]);
+    assert!(lines[3].contains("kind=force-open reason=drill owner=alice"), "{}", lines[3]);
+    assert!(lines[4].starts_with("INFO circuit=shop revision=5"), "{}", lines[4]);
+    assert!(lines[4].contains("shop: reconfigured, minimum_calls: 10 -> 7"), "{}", lines[4]);
 }
 
 /// Keeps every event as a line.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Where a circuit gets the time; monotonic always.
@@ -97,6 +97,21 @@ impl Clock {
             Kind::Fast(clock) => clock.now(),
             #[cfg(feature = "test-util")]
             Kind::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// What the calendar says: for what outlives the process. It may be set
+    /// back.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub(super) fn date(&self) -> SystemTime {
+        match &self.0 {
+            Kind::System => SystemTime::now(),
+            #[cfg(feature = "tokio")]
+            Kind::Tokio => SystemTime::now(),
+            #[cfg(feature = "fast-clock")]
+            Kind::Fast(_) => SystemTime::now(),
+            #[cfg(feature = "test-util")]
+            Kind::Manual(clock) => clock.date(),
         }
     }
 }

@@ -104,6 +104,26 @@ impl Config {
         &self.name
     }
 
+    /// One that has been valid, watched by nobody.
+    pub(super) fn of_rules(
+        name: Arc<str>,
+        rules: Rules,
+        clock: Clock,
+        measure_latency: bool,
+    ) -> Self {
+        Self {
+            name,
+            rules,
+            clock,
+            observers: Observers::default(),
+            measure_latency,
+            #[cfg(feature = "shadow")]
+            shadows: Vec::new(),
+            #[cfg(feature = "shadow")]
+            recorder: None,
+        }
+    }
+
     /// Says what this configuration would do at such traffic that can hardly
     /// be meant. Empty, if there is nothing.
     ///

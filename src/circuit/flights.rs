@@ -12,10 +12,7 @@
 //! A lane's lock is taken under the circuit's, or alone; never the other way
 //! round.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
 use super::{
     Circuit,
@@ -26,6 +23,7 @@ use super::{
 };
 use crate::{
     machine::{InFlight, Place, Ticket},
+    rules::Rules,
     time::Time,
 };
 
@@ -38,13 +36,13 @@ struct List {
     calls: InFlight,
 }
 
-impl Flights {
-    /// Calls that are overdue after `threshold`.
-    pub(super) fn new(threshold: Duration) -> Self {
-        let list = List { generation: 0, calls: InFlight::new(threshold) };
-        Self(Alone(Mutex::new(list)))
+impl Default for Flights {
+    fn default() -> Self {
+        Self(Alone(Mutex::new(List { generation: 0, calls: InFlight::new(None) })))
     }
+}
 
+impl Flights {
     /// A call begins in a generation.
     #[inline]
     fn begin(&self, generation: u64, now: Time) -> Ticket {
@@ -90,18 +88,23 @@ impl Counters {
     /// place here, if its age counts. Under the circuit's lock, or the
     /// generation may be over.
     pub(super) fn placed(&self, ticket: Ticket, now: Time) -> Ticket {
-        match (&self.flights, ticket.place()) {
-            (Some(flights), Some(_)) => flights.begin(ticket.generation, now),
-            _ => ticket,
+        if ticket.place().is_none() {
+            return ticket;
         }
+        self.flights().begin(ticket.generation, now)
+    }
+
+    #[inline]
+    fn flights(&self) -> &Flights {
+        self.flights.get_or_init(Box::default)
     }
 
     /// A call ends, or nobody is to mind its age any more: what its ticket is to
     /// the machine.
     #[inline]
     pub(super) fn leave(&self, ticket: Ticket) -> Ticket {
-        let (Some(flights), Some(place)) = (&self.flights, ticket.place()) else { return ticket };
-        match flights.end(ticket.generation, place) {
+        let Some(place) = ticket.place() else { return ticket };
+        match self.flights().end(ticket.generation, place) {
             Some(place) => Ticket::overdue(ticket.generation, place),
             None => Ticket::call(ticket.generation),
         }
@@ -113,8 +116,7 @@ impl Counters {
     /// the machine, if that has to hear of it.
     #[cfg(any(feature = "http", feature = "shadow"))]
     pub(super) fn untrack(&self, ticket: &Ticket) -> Option<Ticket> {
-        let flights = self.flights.as_ref()?;
-        let place = flights.end(ticket.generation, ticket.place()?)?;
+        let place = self.flights().end(ticket.generation, ticket.place()?)?;
         Some(Ticket::overdue(ticket.generation, place))
     }
 }
@@ -125,7 +127,7 @@ impl Circuit {
     pub(super) fn pass_watched(&self) -> Option<Permit> {
         let (generation, now) = self.watched_gate()?;
         let lane = self.0.lane();
-        let ticket = lane.counters.flights.as_ref()?.begin(generation, now);
+        let ticket = lane.counters.flights().begin(generation, now);
         Some(Permit::new(Arc::clone(lane), ticket, now))
     }
 
@@ -145,11 +147,35 @@ impl Circuit {
     }
 }
 
+/// Until when nobody can be overdue of whom the first began then; `NEVER` if
+/// nobody minds.
+pub(super) fn look_at(rules: &Rules, began: Time) -> Time {
+    rules.slow_calls.map_or(Time::NEVER, |rule| began.after(rule.threshold))
+}
+
 impl Shared {
     /// Hands the machine the calls that are overdue.
     #[cold]
-    pub(super) fn gather(&self, core: &mut Core, now: Time) {
-        let Some(rule) = core.machine.rules().slow_calls else { return };
+    pub(super) fn hand_over_overdue(&self, core: &mut Core, now: Time) {
+        if let Some(rule) = core.machine.rules().slow_calls {
+            let waiting = self.hand_over(core, now, |began| now.since(began) > rule.threshold);
+            core.look_at = look_at(core.machine.rules(), waiting);
+        }
+    }
+
+    /// Lets the rules be changed: of the calls that were watched by the old ones
+    /// the machine knows best what becomes of them, so it is handed all.
+    pub(super) fn rewatch(&self, core: &mut Core, now: Time, change: impl FnOnce(&mut Core)) {
+        let waiting =
+            if core.machine.watches_calls() { self.hand_over(core, now, |_| true) } else { now };
+        change(core);
+        core.look_at = look_at(core.machine.rules(), waiting);
+    }
+
+    /// Hands the machine calls from all lanes, as long as those that began first
+    /// are `wanted`. Returns when the first of the others began, if that was
+    /// before `now`.
+    fn hand_over(&self, core: &mut Core, now: Time, wanted: impl Fn(Time) -> bool) -> Time {
         let generation = core.machine.generation();
         let mut lists: Vec<_> = self.counters.flights().map(Flights::lock).collect();
         for list in &mut lists {
@@ -158,26 +184,30 @@ impl Shared {
             list.calls.advance(now);
         }
         lists.retain(|list| list.generation == generation);
-        let overdue = |list: &mut MutexGuard<'_, List>| list.calls.next_overdue(now);
-        while let Some(list) = lists
-            .iter_mut()
-            .filter_map(|list| overdue(list).map(|began| (began, list)))
-            .min_by_key(|(began, _)| *began)
-            .map(|(began, list)| (began, &mut list.calls))
-        {
-            let (began, calls) = list;
-            calls.pass(core.machine.take_over(began).to_bits());
+        loop {
+            let waiting = |list: &mut MutexGuard<'_, List>| list.calls.waiting_since();
+            let first = lists.iter_mut().filter_map(|list| Some((waiting(list)?, list)));
+            match first.min_by_key(|(began, _)| *began) {
+                Some((began, list)) if wanted(began) => {
+                    list.calls.pass(core.machine.take_over(began).to_bits());
+                }
+                Some((began, _)) => return began.min(now),
+                None => return now,
+            }
         }
-        let waiting = lists.iter().filter_map(|list| list.calls.waiting_since()).min();
-        core.look_at = waiting.unwrap_or(now).min(now).after(rule.threshold);
     }
 
     /// How many calls of a generation are overdue that the machine has not heard
-    /// of. Under the circuit's lock, or some may be counted twice or not at all.
-    pub(super) fn overdue_unheard_of(&self, generation: u64, now: Time) -> u64 {
+    /// of. Under the circuit's lock, or some would be counted twice or not at
+    /// all.
+    pub(super) fn overdue_unheard_of(&self, core: &Core, generation: u64, now: Time) -> u64 {
+        let Some(rule) = core.machine.rules().slow_calls else { return 0 };
         let overdue = |flights: &Flights| {
             let list = flights.lock();
-            if list.generation == generation { list.calls.overdue_beyond(now) } else { 0 }
+            if list.generation != generation {
+                return 0;
+            }
+            list.calls.overdue_beyond(now, rule.threshold)
         };
         self.counters.flights().map(overdue).sum()
     }

@@ -57,7 +57,7 @@ impl Circuit {
 
     /// Whether its calls are measured, whoever else wants to know.
     pub(crate) fn measures_latency(&self) -> bool {
-        self.0.measures_latency
+        self.0.pace.measures_latency()
     }
 
     /// A permit that only an operator can refuse.
@@ -141,7 +141,7 @@ impl Admission {
     /// The whole of it.
     #[inline]
     pub(crate) fn permit(self, measured: bool) -> Permit {
-        let measured = measured || self.lane.shared.measures_latency;
+        let measured = measured || self.lane.shared.pace.measures_latency();
         self.lane.permit(self.generation, measured)
     }
 }

@@ -12,7 +12,6 @@ use std::{
     ops::Deref,
     sync::{Arc, OnceLock, Weak, atomic},
     thread,
-    time::Duration,
 };
 
 use super::{
@@ -49,18 +48,14 @@ pub(super) struct Counters {
     pub(super) rejected: AtomicU64,
     /// Successes that the machine has yet to hear of.
     pub(super) tally: Tally,
-    /// Kept if there is a slow rule.
-    pub(super) flights: Option<Box<Flights>>,
+    /// Made when the first call is watched.
+    pub(super) flights: OnceLock<Box<Flights>>,
     _apart: Apart,
 }
 
 /// The counters of all lanes. They are the circuit's and not the handle's, for
 /// calls may outlive all handles.
-pub(super) struct AllCounters {
-    lanes: Box<[OnceLock<Arc<Counters>>]>,
-    /// When a call is slow, if there is a rule.
-    slow_after: Option<Duration>,
-}
+pub(super) struct AllCounters(Box<[OnceLock<Arc<Counters>>]>);
 
 /// Fills up two cache lines (the processor fetches pairs), so that what stands
 /// before it has none in common with anybody.
@@ -134,14 +129,12 @@ impl Lane {
 }
 
 impl AllCounters {
-    pub(super) fn new(slow_after: Option<Duration>) -> Self {
-        Self { lanes: (0..lanes()).map(|_| OnceLock::new()).collect(), slow_after }
+    pub(super) fn new() -> Self {
+        Self((0..lanes()).map(|_| OnceLock::new()).collect())
     }
 
     fn of_lane(&self, index: usize) -> Arc<Counters> {
-        let flights = || self.slow_after.map(|threshold| Box::new(Flights::new(threshold)));
-        let new = || Arc::new(Counters { flights: flights(), ..Counters::default() });
-        Arc::clone(self.lanes[index].get_or_init(new))
+        Arc::clone(self.0[index].get_or_init(Arc::default))
     }
 
     /// What they come to together.
@@ -155,11 +148,11 @@ impl AllCounters {
 
     /// The calls in flight that are watched.
     pub(super) fn flights(&self) -> impl Iterator<Item = &Flights> {
-        self.all().filter_map(|counters| counters.flights.as_deref())
+        self.all().filter_map(|counters| counters.flights.get()).map(Box::as_ref)
     }
 
     fn all(&self) -> impl Iterator<Item = &Counters> {
-        self.lanes.iter().filter_map(OnceLock::get).map(Arc::as_ref)
+        self.0.iter().filter_map(OnceLock::get).map(Arc::as_ref)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     clock::{Clock, add},
     sync::{Mutex, MutexGuard},
 };
+use crate::time::nanos;
 
 /// A clock that moves when a test says so. Clones are the same clock.
 ///
@@ -73,6 +74,12 @@ impl ManualClock {
     pub fn now(&self) -> Instant {
         let elapsed = self.lock().elapsed;
         add(self.start, elapsed)
+    }
+
+    /// The calendar goes with it, and was at the beginning of 1970 when it was
+    /// made.
+    pub(super) fn date(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos(self.lock().elapsed))
     }
 
     /// Moves it on.

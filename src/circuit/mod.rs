@@ -21,15 +21,18 @@ mod lane;
 #[cfg(feature = "test-util")]
 mod manual_clock;
 mod observer;
+mod pace;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
+mod saved;
 #[cfg(feature = "shadow")]
 mod shadow;
 mod shared;
 #[cfg(feature = "tokio")]
 mod sleep;
 mod snapshot;
+mod steer;
 mod sync;
 mod tally;
 #[cfg(feature = "tokio")]
@@ -57,13 +60,16 @@ pub use self::{
     circuit_open::CircuitOpen,
     clock::Clock,
     config::{Config, ConfigBuilder},
-    observer::{Call, Observer, Transition},
+    observer::{Call, Observer, Reconfigured, Transition},
     permit::{Permit, Reading},
+    saved::Saved,
     snapshot::{Snapshot, WindowSnapshot},
+    steer::{IfRevision, SteerError},
 };
 use self::{
     gate::{GateWord, Word},
     lane::{AllCounters, Lanes},
+    pace::Pace,
     shared::{Alone, Core, Shared},
     sync::{AtomicU64, Mutex, Ordering},
 };
@@ -77,10 +83,9 @@ use crate::{
     machine::{Facts, Gate, Machine, Rejection},
     outcome::FallbackEnd,
     overrides::Override,
-    rules::Cancellation,
     start::Start,
     state::State,
-    time::{Time, nanos},
+    time::Time,
 };
 
 /// A circuit breaker: a handle, cheap to clone; clones are the same circuit.
@@ -114,6 +119,16 @@ impl Circuit {
     /// A circuit that is one of many, watched by `more` besides the observers of
     /// its configuration.
     pub(crate) fn of_group(
+        config: Config,
+        key: Option<Arc<str>>,
+        more: Vec<Arc<dyn Observer>>,
+    ) -> Self {
+        Self::after(None, config, key, more)
+    }
+
+    /// A circuit, in the place of one that was saved.
+    fn after(
+        legacy: Option<saved::Legacy>,
         mut config: Config,
         key: Option<Arc<str>>,
         more: Vec<Arc<dyn Observer>>,
@@ -131,6 +146,7 @@ impl Circuit {
             key,
             born,
             seed,
+            legacy,
             #[cfg(feature = "shadow")]
             followers,
         )
@@ -142,19 +158,24 @@ impl Circuit {
         key: Option<Arc<str>>,
         born: Instant,
         seed: u64,
+        legacy: Option<saved::Legacy>,
         #[cfg(feature = "shadow")] followers: Option<Box<following::Followers>>,
     ) -> Self {
         #[cfg(feature = "shadow")]
-        let measure_latency = config.measure_latency || followers.is_some();
+        let is_followed = followers.is_some();
         #[cfg(not(feature = "shadow"))]
-        let measure_latency = config.measure_latency;
-        let Config { name, rules, clock, observers, .. } = config;
-        let slow_after = rules.slow_calls.map(|rule| rule.threshold);
-        let judges_drops = rules.cancellation == Cancellation::ByAge;
+        let is_followed = false;
+        let Config { name, rules, clock, observers, measure_latency, .. } = config;
+        let pace = Pace::new(&rules, measure_latency || is_followed);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
-        if let Start::ObserveOnly(duration) = start {
+        let mut inherited = Duration::ZERO;
+        let mut fallbacks = [0; 3];
+        if let Some(legacy) = legacy {
+            (inherited, fallbacks) = (legacy.state_for, legacy.fallbacks);
+            machine.inherit(legacy.of_machine, &mut facts);
+        } else if let Start::ObserveOnly(duration) = start {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.set_override(over, Time::ZERO, &mut facts);
         }
@@ -162,10 +183,11 @@ impl Circuit {
             Gate::Open { until } | Gate::Tally { until } => until.as_nanos(),
             _ => 0,
         };
-        let gate = Word::new(machine.generation(), machine.gate(), slow_after.is_some());
-        let look_at = slow_after.map_or(Time::NEVER, |threshold| Time::ZERO.after(threshold));
+        let gate = Word::new(machine.generation(), machine.gate(), machine.watches_calls());
+        let look_at = flights::look_at(machine.rules(), Time::ZERO);
         let core = Core {
             machine,
+            measure_latency,
             published: gate,
             look_at,
             #[cfg(feature = "tokio")]
@@ -177,8 +199,8 @@ impl Circuit {
         let shared = Shared {
             gate: Alone(GateWord::new(gate, look_at)),
             until: AtomicU64::new(until),
-            counters: AllCounters::new(slow_after),
-            fallbacks: [0; 3].map(AtomicU64::new),
+            counters: AllCounters::new(),
+            fallbacks: fallbacks.map(AtomicU64::new),
             core: Mutex::new(core),
             name,
             key,
@@ -186,10 +208,9 @@ impl Circuit {
             born_fast: clock.as_fast().map_or(0, |clock| clock.nanos(born)),
             clock,
             born,
+            inherited,
             observers,
-            slow_after: slow_after.map_or(u64::MAX, nanos),
-            judges_drops,
-            measures_latency: measure_latency || slow_after.is_some(),
+            pace,
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
             #[cfg(feature = "shadow")]
@@ -229,23 +250,20 @@ impl Circuit {
             let mut core = self.0.lock();
             self.0.take_tallies(&mut core);
             let view = core.machine.view(now);
-            let window = WindowSnapshot::new(view.window, core.machine.rules());
-            let overdue = view.overdue + self.0.overdue_unheard_of(view.generation, now);
+            let rules = core.machine.rules();
+            let judges_slow = rules.slow_calls.is_some();
+            let window = WindowSnapshot::new(view.window, rules.minimum_calls, judges_slow);
+            let overdue = view.overdue + self.0.overdue_unheard_of(&core, view.generation, now);
             (view, WindowSnapshot { overdue, ..window })
         };
-        let mut totals = view.totals;
-        totals.success += self.0.counters.sum(|counters| &counters.passed);
-        totals.rejected += self.0.counters.sum(|counters| &counters.rejected);
-        let fallbacks = |end| self.0.fallbacks[end as usize].load(Ordering::Relaxed);
-        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
-        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
-        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        let totals = self.0.add_to(view.totals);
         Snapshot {
             name: self.0.name.to_string(),
             key: self.0.key.as_deref().map(str::to_owned),
             state: view.state,
             generation: view.generation,
-            since: self.0.instant(view.since),
+            revision: view.revision,
+            since: self.0.began(&view),
             retry_after: view.retry_after,
             cause: view.cause,
             window,
@@ -293,6 +311,17 @@ impl Circuit {
         self.0.update(Machine::reset);
     }
 
+    /// Ends the wait of an open circuit, if need be before its
+    /// [health check](Self) has passed: the next calls are probes.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError::NotOpen`], if it is not open: a closed circuit has nothing
+    /// to probe.
+    pub fn end_wait(&self) -> Result<(), SteerError> {
+        self.if_revision(None).end_wait().map(|_| ())
+    }
+
     /// Lays an operator's decision over the machine's, in place of the one
     /// there was.
     pub fn set_override(&self, over: Override) {
@@ -302,6 +331,14 @@ impl Circuit {
     /// Lifts the override, if there is one: the machine decides again.
     pub fn clear_override(&self) {
         self.0.update(Machine::clear_override);
+    }
+
+    /// Whether somebody else needs its calls measured.
+    fn is_followed(&self) -> bool {
+        #[cfg(feature = "shadow")]
+        return self.0.followers().is_some();
+        #[cfg(not(feature = "shadow"))]
+        return false;
     }
 
     /// The candidates that watch its calls, in the order of
@@ -326,7 +363,7 @@ impl Circuit {
     pub(crate) fn pass(&self, measured: bool) -> Option<Permit> {
         let gate = self.0.gate.0.load();
         if gate.is_closed() {
-            let measured = measured || self.0.measures_latency;
+            let measured = measured || self.0.pace.measures_latency();
             Some(Arc::clone(self.0.lane()).permit(gate.generation(), measured))
         } else {
             None
@@ -359,7 +396,7 @@ impl Circuit {
     /// Asks the machine, obeyed or not.
     fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
         let now = self.0.now();
-        let measured = measured || self.0.measures_latency;
+        let measured = measured || self.0.pace.measures_latency();
         let started = if measured { now } else { Time::NEVER };
         self.ask_machine_at(now, obeyed, started)
     }
@@ -401,14 +438,20 @@ impl Circuit {
     /// Whether a permit would be granted now, without taking one. The refusal
     /// is counted and told of.
     #[inline]
-    pub(crate) fn ready(&self) -> Result<(), CircuitOpen> {
+    pub(crate) fn ready(&self) -> Result<(), Box<CircuitOpen>> {
         let gate = self.0.gate.0.load();
         if gate.looks_closed() { Ok(()) } else { self.ready_beyond(gate) }
     }
 
     #[inline(never)]
-    fn ready_beyond(&self, gate: Word) -> Result<(), CircuitOpen> {
-        self.look_closer(gate, true).map_err(|rejection| self.0.refuse(rejection))
+    fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
+        if gate.is_open() {
+            if let Err(rejection) = self.pass_open_gate() {
+                self.count_rejection();
+                return Err(self.0.refuse_boxed(rejection));
+            }
+        }
+        self.look_with_machine(true).map_err(|rejection| self.0.refuse_boxed(rejection))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -511,6 +554,7 @@ impl Circuit {
     }
 
     /// Whether the wait of an open gate, just seen, is over.
+    #[inline(always)]
     fn pass_open_gate(&self) -> Result<(), Rejection> {
         let now = self.0.now();
         let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));

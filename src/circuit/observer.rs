@@ -9,6 +9,7 @@ use std::{
 use super::{CircuitOpen, WindowSnapshot};
 use crate::{
     cause::Cause,
+    config_change::ConfigChange,
     outcome::{CallEnd, FallbackEnd},
     overrides::Override,
     state::State,
@@ -16,8 +17,8 @@ use crate::{
 
 /// Is told what happens in a circuit.
 ///
-/// Observers are called outside every lock. Transitions and overrides come in
-/// their order and each once: as a rule on the thread of the call that made
+/// Observers are called outside every lock. Transitions, overrides and
+/// reconfigurations come in their order and each once: as a rule on the thread of the call that made
 /// them happen, whose thread-local context is then in place, but on another's
 /// if that one is still telling of an earlier one. Calls, rejections and
 /// fallbacks come on their own thread, always.
@@ -89,6 +90,11 @@ pub trait Observer: Send + Sync {
         let _ = (circuit, passed);
     }
 
+    /// The circuit goes by other rules.
+    fn on_reconfigured(&self, reconfigured: &Reconfigured) {
+        let _ = reconfigured;
+    }
+
     /// An override was set (`Some`), or lifted or over (`None`).
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
         let _ = (circuit, active);
@@ -131,6 +137,38 @@ impl std::fmt::Display for Transition {
             Some(wait) => write!(f, "; next try in {wait:.1?}"),
             None => Ok(()),
         }
+    }
+}
+
+/// A circuit goes by other rules: see
+/// [`Circuit::reconfigure`](crate::Circuit::reconfigure). `Display` says it in
+/// one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reconfigured {
+    /// The circuit's name.
+    pub circuit: Arc<str>,
+    /// Its key, if it is one of a group.
+    pub key: Option<Arc<str>>,
+    /// The revision that began.
+    pub revision: u64,
+    /// When.
+    pub at: Instant,
+    /// The settings that are not what they were. None, if all are.
+    pub changes: Vec<ConfigChange>,
+}
+
+impl std::fmt::Display for Reconfigured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.circuit)?;
+        if let Some(key) = &self.key {
+            write!(f, "[{key:?}]")?;
+        }
+        f.write_str(": reconfigured")?;
+        for (index, change) in self.changes.iter().enumerate() {
+            write!(f, "{} {change}", if index == 0 { "," } else { ";" })?;
+        }
+        if self.changes.is_empty() { f.write_str(", nothing changed") } else { Ok(()) }
     }
 }
 

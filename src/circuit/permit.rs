@@ -164,6 +164,13 @@ impl Permit {
         shared.record(counters, ticket, end, reading);
     }
 
+    /// Ends the call because it is dropped. Few are, and each place where a
+    /// permit goes out of scope would have a copy of this.
+    #[cold]
+    fn abandon(&mut self) {
+        self.end(thread::panicking().then_some(Outcome::Failure));
+    }
+
     /// Notes that the dependency asked to be left alone for so long.
     pub(crate) fn hint(&mut self, retry_after: Duration) {
         let Some(ticket) = &self.ticket else { return };
@@ -288,7 +295,7 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            self.end(thread::panicking().then_some(Outcome::Failure));
+            self.abandon();
         }
     }
 }

@@ -174,7 +174,7 @@ impl Shadow {
         let watchers = Watchers(watchers);
         candidate.observers.0.push(Arc::new(watchers.clone()));
         let seed = candidate.rules.open_for.seed_or(|| birth.seed);
-        let circuit = Circuit::assemble(candidate, None, birth.at, seed, None);
+        let circuit = Circuit::assemble(candidate, None, birth.at, seed, None, None);
         Self(Arc::new(Shared { circuit, tally: Tally::default(), watchers }))
     }
 

@@ -18,16 +18,17 @@ use super::{
     clock::{self, Clock},
     gate::{GateWord, Word},
     lane::{AllCounters, Counters},
-    observer::{Call, Observers, Transition},
+    observer::{Call, Observers, Reconfigured, Transition},
+    pace::Pace,
     permit::Reading,
     snapshot::WindowSnapshot,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    machine::{End, Fact, Facts, Gate, Machine, Rejection, Ticket},
-    outcome::{CallEnd, Outcome},
-    rules::Rules,
+    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket, View},
+    outcome::{CallEnd, FallbackEnd, Outcome},
     time::Time,
+    totals::Totals,
 };
 
 pub(super) struct Shared {
@@ -47,11 +48,10 @@ pub(super) struct Shared {
     /// The same on the fast clock, if that is the circuit's.
     #[cfg(feature = "fast-clock")]
     pub(super) born_fast: u64,
+    /// How long the state it was born in had lasted.
+    pub(super) inherited: Duration,
     pub(super) observers: Observers,
-    /// In nanoseconds; the most there can be without a slow rule.
-    pub(super) slow_after: u64,
-    pub(super) judges_drops: bool,
-    pub(super) measures_latency: bool,
+    pub(super) pace: Pace,
     #[cfg(feature = "health-check")]
     pub(super) health_check: health_check::Running,
     #[cfg(feature = "shadow")]
@@ -64,6 +64,8 @@ pub(super) struct Alone<T>(pub(super) T);
 
 pub(super) struct Core {
     pub(super) machine: Machine,
+    /// Whether every call is measured though no rule asks for it.
+    pub(super) measure_latency: bool,
     /// What the gate shows.
     pub(super) published: Word,
     /// Until when no call can be overdue that the machine has not heard of;
@@ -78,22 +80,47 @@ pub(super) struct Core {
 }
 
 impl Shared {
-    #[inline]
     pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
+        let open = self.refusal(rejection);
+        self.tell_refusal(&open);
+        open
+    }
+
+    /// The same in a box, made there: an error that is moved costs more than the
+    /// rest of it.
+    #[inline]
+    pub(super) fn refuse_boxed(&self, rejection: Rejection) -> Box<CircuitOpen> {
+        let open = Box::new(self.refusal(rejection));
+        self.tell_refusal(&open);
+        open
+    }
+
+    #[inline(always)]
+    fn refusal(&self, rejection: Rejection) -> CircuitOpen {
+        CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection)
+    }
+
+    #[inline]
+    fn tell_refusal(&self, open: &CircuitOpen) {
         #[cfg(feature = "shadow")]
         if let Some(followers) = self.followers() {
             followers.refused(self.now());
         }
-        self.observers.tell(|observer| observer.on_rejection(&open));
-        open
+        if !self.observers.is_empty() {
+            self.tell_observers_of_refusal(open);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_observers_of_refusal(&self, open: &CircuitOpen) {
+        self.observers.tell(|observer| observer.on_rejection(open));
     }
 
     /// How a call counts that ended so.
     #[inline]
     pub(super) fn end(&self, outcome: Option<Outcome>, reading: Reading) -> End {
-        let judged = outcome.is_some() || self.judges_drops;
-        End { outcome, slow: judged && reading.is_longer_than(self.slow_after) }
+        let is_long = reading.is_longer_than(self.pace.slow_after());
+        End { outcome, slow: is_long && (outcome.is_some() || self.pace.judges_drops()) }
     }
 
     /// Takes a permit back where the machine has to hear of it.
@@ -169,13 +196,13 @@ impl Shared {
         let mut facts = Facts::default();
         let mut core = self.lock();
         self.shut_tallies(&mut core);
-        let looks = now > core.look_at;
-        if looks {
-            self.gather(&mut core, now);
+        let look_at = core.look_at;
+        if now > look_at {
+            self.hand_over_overdue(&mut core, now);
         }
         let result = change(&mut core, now, &mut facts);
         self.publish(&mut core);
-        if looks {
+        if core.look_at != look_at {
             // After the gate: whoever need not look is to see what came of it.
             self.gate.0.store_look_at(core.look_at);
         }
@@ -261,9 +288,8 @@ impl Shared {
         }
         core.telling = true;
         while let Some(fact) = core.untold.pop_front() {
-            let rules = core.machine.rules().clone();
             drop(core);
-            self.tell(fact, &rules);
+            self.tell(fact);
             core = self.lock();
         }
         core.telling = false;
@@ -287,8 +313,7 @@ impl Shared {
     /// Shows the gate what the machine has become.
     pub(super) fn publish(&self, core: &mut Core) {
         let gate = core.machine.gate();
-        let watched = core.machine.rules().slow_calls.is_some();
-        let word = Word::new(core.machine.generation(), gate, watched);
+        let word = Word::new(core.machine.generation(), gate, core.machine.watches_calls());
         // Written only when it changes: every call reads its cache line.
         if let Gate::Open { until } | Gate::Tally { until } = gate {
             if self.until.load(Ordering::Relaxed) != until.as_nanos() {
@@ -316,10 +341,11 @@ impl Shared {
         self.observers.tell(|observer| observer.on_call(&call));
     }
 
-    pub(super) fn tell(&self, fact: Fact, rules: &Rules) {
+    pub(super) fn tell(&self, fact: Fact) {
         let name = &*self.name;
         match fact {
             Fact::Transition(transition) => {
+                let machine::Transition { minimum_calls, judges_slow, .. } = transition;
                 let transition = Transition {
                     circuit: Arc::clone(&self.name),
                     key: self.key.clone(),
@@ -328,13 +354,19 @@ impl Shared {
                     cause: transition.cause,
                     generation: transition.generation,
                     at: self.instant(transition.at),
-                    window: WindowSnapshot::new(transition.window, rules),
+                    window: WindowSnapshot::new(transition.window, minimum_calls, judges_slow),
                     open_for: transition.wait,
                 };
                 self.observers.tell(|observer| observer.on_transition(&transition));
             }
             Fact::Override { set } => {
                 self.observers.tell(|observer| observer.on_override(name, set.as_ref()));
+            }
+            Fact::Reconfigured(machine::Reconfigured { changes, revision, at }) => {
+                let (circuit, key) = (Arc::clone(&self.name), self.key.clone());
+                let at = self.instant(at);
+                let reconfigured = Reconfigured { circuit, key, revision, at, changes };
+                self.observers.tell(|observer| observer.on_reconfigured(&reconfigured));
             }
             Fact::Share { percent } => {
                 let share = f64::from(percent) / 100.0;
@@ -358,7 +390,27 @@ impl Shared {
             Fact::WouldReject => {
                 self.observers.tell(|observer| observer.on_would_reject(&self.name));
             }
-            Fact::Transition(_) | Fact::Override { .. } | Fact::Share { .. } => {}
+            _in_order => {}
         }
+    }
+
+    /// When a state began: that of birth may have begun before.
+    pub(super) fn began(&self, view: &View) -> Instant {
+        let began = self.instant(view.since);
+        match view.generation {
+            0 => began.checked_sub(self.inherited).unwrap_or(began),
+            _ => began,
+        }
+    }
+
+    /// Adds what the machine does not count.
+    pub(super) fn add_to(&self, mut totals: Totals) -> Totals {
+        totals.success += self.counters.sum(|counters| &counters.passed);
+        totals.rejected += self.counters.sum(|counters| &counters.rejected);
+        let fallbacks = |end| self.fallbacks[end as usize].load(Ordering::Relaxed);
+        totals.fallback_answered = fallbacks(FallbackEnd::Answered);
+        totals.fallback_failed = fallbacks(FallbackEnd::Failed);
+        totals.fallback_cancelled = fallbacks(FallbackEnd::Cancelled);
+        totals
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    cause::Cause, machine::Progress, overrides::Override, rules::Rules, state::State,
-    totals::Totals, window::Counts,
+    cause::Cause, machine::Progress, overrides::Override, state::State, totals::Totals,
+    window::Counts,
 };
 
 /// A circuit at one instant: what state, since when, why, and what next.
@@ -38,6 +38,10 @@ pub struct Snapshot {
     pub state: State,
     /// Grows with every transition and reset.
     pub generation: u64,
+    /// Grows by one with every transition and reset, with every override that
+    /// is set, lifted or over, and with every reconfiguration: see
+    /// [`Circuit::if_revision`](crate::Circuit::if_revision).
+    pub revision: u64,
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with
@@ -87,8 +91,8 @@ pub struct WindowSnapshot {
 }
 
 impl WindowSnapshot {
-    pub(super) fn new(counts: Counts, rules: &Rules) -> Self {
-        let known = counts.calls > 0 && counts.calls >= rules.minimum_calls;
+    pub(super) fn new(counts: Counts, minimum_calls: u64, judges_slow: bool) -> Self {
+        let known = counts.calls > 0 && counts.calls >= minimum_calls;
         let rate = |part: u64| part as f64 / counts.calls as f64;
         Self {
             calls: counts.calls,
@@ -96,7 +100,7 @@ impl WindowSnapshot {
             slow: counts.slow,
             overdue: 0,
             failure_rate: known.then(|| rate(counts.failures)),
-            slow_rate: (known && rules.slow_calls.is_some()).then(|| rate(counts.slow)),
+            slow_rate: (known && judges_slow).then(|| rate(counts.slow)),
         }
     }
 }

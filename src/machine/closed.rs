@@ -25,7 +25,7 @@ pub(super) struct Closed {
     run: u32,
     failing: Option<Episode>,
     slowing: Option<Box<Episode>>,
-    /// Those that are overdue. Kept if there is a slow rule.
+    /// Those it has heard of. Kept if there is a slow rule.
     in_flight: Option<Box<InFlight>>,
     throttling: Option<Box<Throttling>>,
 }
@@ -41,7 +41,7 @@ impl Closed {
             failing: episode(rules.failure_rate.is_some()),
             slowing: episode(rules.slow_calls.is_some()).map(Box::new),
             throttling: rules.throttle.map(Throttling::new).map(Box::new),
-            in_flight: rules.slow_calls.map(|rule| Box::new(InFlight::new(rule.threshold))),
+            in_flight: rules.slow_calls.map(|rule| Box::new(InFlight::new(Some(rule.threshold)))),
         }
     }
 
@@ -50,7 +50,43 @@ impl Closed {
         Self { throttling: None, ..Self::new(rules) }
     }
 
-    /// A call that began then is overdue: where it is kept from now on.
+    /// Goes by other rules. What has ended stays what it was judged as; the
+    /// next call to end, or to ask while others are overdue, is judged by the new
+    /// rules.
+    pub(super) fn reconfigure(&mut self, old: &Rules, new: &Rules, now: Time) {
+        let threshold = |rules: &Rules| rules.slow_calls.map(|rule| rule.threshold);
+        let moves_on_alike = self.ring.is_like(new.window);
+        if old.window != new.window {
+            self.ring.change(new.window, now);
+        }
+        let failing = self.failing.take();
+        self.failing = Episode::follow(failing, new.failure_rate.is_some(), new, now);
+        let slowing = self.slowing.take().map(|episode| *episode);
+        self.slowing = Episode::follow(slowing, new.slow_calls.is_some(), new, now).map(Box::new);
+        match (&mut self.in_flight, threshold(new)) {
+            (Some(in_flight), allowed) if allowed != threshold(old) || !moves_on_alike => {
+                in_flight.allow(allowed);
+            }
+            (None, Some(allowed)) => self.in_flight = Some(Box::new(InFlight::new(Some(allowed)))),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Throttles by another rule, or no more.
+    pub(super) fn rethrottle(&mut self, throttle: Option<Throttle>, now: Time, facts: &mut Facts) {
+        match (&mut self.throttling, throttle) {
+            (Some(throttling), Some(throttle)) => throttling.reconfigure(throttle, now, facts),
+            (None, Some(throttle)) => self.throttling = Some(Box::new(Throttling::new(throttle))),
+            (_, None) => {
+                if let Some(throttling) = self.throttling.take() {
+                    throttling.stop(facts);
+                }
+            }
+        }
+    }
+
+    /// Hears of a call that began then and has not ended: where it is kept from now
+    /// on.
     pub(super) fn take_over(&mut self, began: Time) -> Option<Place> {
         self.in_flight.as_mut()?.begin(began)
     }
@@ -90,17 +126,16 @@ impl Closed {
 
     /// Whether anybody wants to know how old its calls are.
     pub(super) fn tracks_calls(&self) -> bool {
-        self.in_flight.is_some()
+        self.in_flight.as_deref().is_some_and(InFlight::is_minded)
     }
 
-    /// Whether calls are overdue.
-    pub(super) fn has_overdue(&self) -> bool {
-        self.in_flight.as_deref().is_some_and(|in_flight| !in_flight.is_empty())
+    /// Whether it minds calls that are overdue, or may come to be.
+    pub(super) fn minds_calls(&self) -> bool {
+        self.tracks_calls() && self.in_flight.as_deref().is_some_and(|calls| !calls.is_empty())
     }
 
     pub(super) fn overdue_at(&self, now: Time) -> u64 {
-        let all = |in_flight: &InFlight| in_flight.passed() + in_flight.overdue_beyond(now);
-        self.in_flight.as_deref().map_or(0, all)
+        self.in_flight.as_deref().map_or(0, |in_flight| in_flight.overdue_at(now))
     }
 
     /// Whether the circuit would open if the calls that are overdue ended now,
@@ -238,8 +273,25 @@ struct Episode {
 }
 
 impl Episode {
+    const STEPS: u32 = 8;
+
     fn new(age_to_trip: Duration) -> Self {
-        Self { age_to_trip, began: None, recent: TimeRing::new(age_to_trip * 2, 8) }
+        Self { age_to_trip, began: None, recent: TimeRing::new(age_to_trip * 2, Self::STEPS) }
+    }
+
+    /// What becomes of it under other rules; `wanted`, if a rate of theirs
+    /// needs one.
+    fn follow(episode: Option<Self>, wanted: bool, rules: &Rules, now: Time) -> Option<Self> {
+        let age = rules.sustained_for;
+        if !wanted || age.is_zero() {
+            return None;
+        }
+        let Some(episode) = episode else { return Some(Self::new(age)) };
+        if episode.age_to_trip == age {
+            return Some(episode);
+        }
+        let recent = episode.recent.rebucketed(age * 2, Self::STEPS, now);
+        Some(Self { age_to_trip: age, recent, ..episode })
     }
 
     /// Takes in a call; `before` and `after` are the bad calls in the window

@@ -8,10 +8,12 @@ use crate::{cause::Cause, outcome::Outcome, probes::Probes, time::Time, window::
 /// One half-open episode.
 #[derive(Clone, Debug)]
 pub(super) struct HalfOpen {
-    permits_left: u32,
+    permitted: u32,
     successes: u32,
     failures: u32,
     timed_out: u32,
+    /// For how long it was open before.
+    waited: Duration,
     lease: Duration,
     /// In the order they were issued, and so of their deadlines.
     in_flight: Vec<Probe>,
@@ -45,25 +47,42 @@ pub(super) struct Lapse {
 impl HalfOpen {
     pub(super) fn new(probes: &Probes, waited: Duration) -> Self {
         Self {
-            permits_left: probes.permitted(),
+            permitted: probes.permitted(),
             successes: 0,
             failures: 0,
             timed_out: 0,
+            waited,
             lease: probes.lease_after(waited),
             in_flight: Vec::new(),
         }
     }
 
+    /// Goes on with other probes: those that were issued count as they are, and
+    /// none of them may take longer than one that is issued now.
+    pub(super) fn reconfigure(&mut self, probes: &Probes, now: Time) {
+        self.permitted = probes.permitted();
+        self.lease = probes.lease_after(self.waited);
+        let latest = now.after(self.lease);
+        for probe in &mut self.in_flight {
+            probe.deadline = probe.deadline.min(latest);
+        }
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     pub(super) fn permits_left(&self) -> u32 {
-        self.permits_left
+        // No more were ever issued than somebody permitted, which is a u32.
+        let issued = self.successes + self.failures + self.in_flight.len() as u32;
+        self.permitted.saturating_sub(issued)
     }
 
     /// Issues a probe, if one is left.
     pub(super) fn take(&mut self, id: u64, now: Time) -> bool {
-        if self.permits_left == 0 {
+        if self.permits_left() == 0 {
             return false;
         }
-        self.permits_left -= 1;
         self.in_flight.push(Probe { id, deadline: now.after(self.lease), muted: false });
         true
     }
@@ -75,10 +94,7 @@ impl HalfOpen {
         match (end.outcome, end.slow) {
             (Some(Outcome::Success), false) => self.successes += 1,
             (Some(Outcome::Success | Outcome::Failure), _) | (None, true) => self.failures += 1,
-            (Some(Outcome::Ignored), _) | (None, false) => {
-                self.permits_left += 1;
-                return Decision::GivenBack;
-            }
+            (Some(Outcome::Ignored), _) | (None, false) => return Decision::GivenBack,
         }
         self.decision(probes)
     }
@@ -124,12 +140,12 @@ impl HalfOpen {
 
     /// When no permit is left: the end of the next lease.
     pub(super) fn full_until(&self) -> Option<Time> {
-        (self.permits_left == 0).then(|| self.next_deadline()).flatten()
+        (self.permits_left() == 0).then(|| self.next_deadline()).flatten()
     }
 
     pub(super) fn progress(&self, probes: &Probes) -> Progress {
         Progress {
-            permits_left: self.permits_left,
+            permits_left: self.permits_left(),
             // As many as there were permits, which came from a u32.
             in_flight: self.in_flight.len() as u32,
             successes: self.successes,

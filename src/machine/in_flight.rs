@@ -2,8 +2,8 @@
 //! without looking at the others.
 //!
 //! Those that are not overdue wait where they began, in lists that the machine
-//! does not know. It is given those that are, and keeps them in a list of its
-//! own. In either list the cursor stands behind the calls that have been dealt
+//! does not know. It is given those that are, and when the rules change all that
+//! there are, and keeps them in a list of its own. In either list the cursor stands behind the calls that have been dealt
 //! with: passed on to the machine, or found overdue by it.
 
 use std::time::Duration;
@@ -41,7 +41,8 @@ impl Place {
 /// Calls begin in the order of time, so those overdue come first in the list.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlight {
-    allowed: Duration,
+    /// `None`: nobody minds their age here.
+    allowed: Option<Duration>,
     calls: Vec<Flight>,
     /// The first of the places that are nobody's, a list as well.
     free: u32,
@@ -69,7 +70,7 @@ struct Flight {
 }
 
 impl InFlight {
-    pub(crate) const fn new(allowed: Duration) -> Self {
+    pub(crate) const fn new(allowed: Option<Duration>) -> Self {
         Self {
             allowed,
             calls: Vec::new(),
@@ -85,6 +86,28 @@ impl InFlight {
     /// The same without any calls. Their places must not be asked for any more.
     pub(crate) fn emptied(&self) -> Self {
         Self { latest: self.latest, ..Self::new(self.allowed) }
+    }
+
+    /// Minds their age by another measure, or not at all. Those that are overdue
+    /// by it are found as if they had not been.
+    ///
+    /// Calls keep their places whatever happens here: were they forgotten, an old
+    /// one's end could take the place of a new one.
+    pub(super) fn allow(&mut self, allowed: Option<Duration>) {
+        self.allowed = allowed;
+        let mut next = self.first;
+        while next != self.cursor {
+            let call = &mut self.calls[next as usize];
+            call.note = None;
+            next = call.after;
+        }
+        self.cursor = self.first;
+        self.passed = 0;
+    }
+
+    /// Whether anybody minds their age here.
+    pub(super) fn is_minded(&self) -> bool {
+        self.allowed.is_some()
     }
 
     /// A call begins; not before any of the others, whatever its clock said.
@@ -152,8 +175,9 @@ impl InFlight {
     /// when it became overdue, or, where only calls move that on, when it was
     /// found.
     pub(super) fn find_overdue(&mut self, now: Time, odometer: impl Fn(Time) -> u64, span: u64) {
-        while let Some(began) = self.next_overdue(now) {
-            self.pass(odometer(began.after(self.allowed)));
+        let Some(allowed) = self.allowed else { return };
+        while let Some(began) = self.next_overdue(now, allowed) {
+            self.pass(odometer(began.after(allowed)));
         }
         while let Some(call) = self.calls.get(self.first as usize) {
             match call.note {
@@ -166,8 +190,8 @@ impl InFlight {
     }
 
     /// When the first began that the cursor has not passed, if it is overdue.
-    pub(crate) fn next_overdue(&self, now: Time) -> Option<Time> {
-        self.waiting_since().filter(|began| now.since(*began) > self.allowed)
+    pub(super) fn next_overdue(&self, now: Time, allowed: Duration) -> Option<Time> {
+        self.waiting_since().filter(|began| now.since(*began) > allowed)
     }
 
     /// The cursor passes a call, and leaves a note.
@@ -189,17 +213,22 @@ impl InFlight {
     }
 
     /// How many the cursor has passed.
-    pub(crate) fn passed(&self) -> u64 {
+    pub(super) fn passed(&self) -> u64 {
         self.passed
+    }
+
+    /// How many are overdue at `now`, without changing anything.
+    pub(super) fn overdue_at(&self, now: Time) -> u64 {
+        self.allowed.map_or(0, |allowed| self.passed + self.overdue_beyond(now, allowed))
     }
 
     /// How many are overdue at `now` beyond those that the cursor has passed.
     /// Changes nothing.
-    pub(crate) fn overdue_beyond(&self, now: Time) -> u64 {
+    pub(crate) fn overdue_beyond(&self, now: Time, allowed: Duration) -> u64 {
         let mut overdue = 0;
         let mut next = self.cursor;
         while let Some(call) = self.calls.get(next as usize) {
-            if now.since(call.began) <= self.allowed {
+            if now.since(call.began) <= allowed {
                 break;
             }
             overdue += 1;
@@ -252,7 +281,7 @@ mod tests {
         for seed in 0..50u64 {
             let mut noise = crate::backoff::Noise::new(seed);
             let mut draw = |below: u64| (noise.draw() * below as f64) as u64;
-            let mut in_flight = InFlight::new(Duration::from_nanos(ALLOWED));
+            let mut in_flight = InFlight::new(Some(Duration::from_nanos(ALLOWED)));
             let mut calls: Vec<(Place, u64, Option<u64>)> = Vec::new();
             let (mut now, mut odometer) = (0, 0);
             for _ in 0..2_000 {
@@ -269,8 +298,7 @@ mod tests {
                     _ => {}
                 }
                 let late = calls.iter().filter(|(_, began, _)| now - began > ALLOWED).count();
-                let known = in_flight.passed() + in_flight.overdue_beyond(at(now));
-                assert_eq!(known, late as u64);
+                assert_eq!(in_flight.overdue_at(at(now)), late as u64);
 
                 in_flight.find_overdue(at(now), |_| odometer, 20);
                 for (_, began, found) in &mut calls {

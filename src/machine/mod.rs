@@ -23,6 +23,7 @@ use self::{
 use crate::{
     backoff::Noise,
     cause::Cause,
+    config_change::ConfigChange,
     outcome::{CallEnd, Outcome},
     overrides::{Override, OverrideKind},
     rules::Rules,
@@ -41,6 +42,8 @@ pub(crate) struct Machine {
     phase: Phase,
     /// Grows with every transition and reset.
     generation: u64,
+    /// Grows with whatever an operator may have to know of.
+    revision: u64,
     since: Time,
     /// Of the last opening; none once closed.
     cause: Option<Cause>,
@@ -81,6 +84,7 @@ struct Open {
 struct Overlay {
     kind: OverrideKind,
     reason: Option<String>,
+    owner: Option<String>,
     until: Option<Time>,
 }
 
@@ -147,7 +151,7 @@ impl Ticket {
         Self { generation, kind: Kind::Special, role: place.to_bits() << 2 | 1 }
     }
 
-    /// For a call that has been overdue, by the place that the machine gave it.
+    /// For a call that the machine has heard of, by the place that it gave it.
     pub(crate) fn overdue(generation: u64, place: Place) -> Self {
         Self::new(generation, Role::Overdue(place))
     }
@@ -208,7 +212,13 @@ impl Fact {
     /// Whether it must be told after those before it. The others come once a
     /// call, and stand for themselves.
     pub(crate) fn has_an_order(&self) -> bool {
-        matches!(self, Self::Transition(_) | Self::Override { .. } | Self::Share { .. })
+        match self {
+            Self::Transition(_)
+            | Self::Override { .. }
+            | Self::Reconfigured(_)
+            | Self::Share { .. } => true,
+            Self::Lapsed { .. } | Self::WouldReject => false,
+        }
     }
 }
 
@@ -253,6 +263,7 @@ pub(crate) enum Fact {
     Override {
         set: Option<Override>,
     },
+    Reconfigured(Reconfigured),
     /// So much of the calls passes from now on.
     Share {
         percent: u8,
@@ -274,8 +285,18 @@ pub(crate) struct Transition {
     pub(crate) at: Time,
     /// The window of the state that ended.
     pub(crate) window: Counts,
+    /// Of the rules it was judged by.
+    pub(crate) minimum_calls: u64,
+    pub(crate) judges_slow: bool,
     /// How long an opening lasts.
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reconfigured {
+    pub(crate) changes: Vec<ConfigChange>,
+    pub(crate) revision: u64,
+    pub(crate) at: Time,
 }
 
 /// Everything there is to see, at one instant.
@@ -283,6 +304,7 @@ pub(crate) struct Transition {
 pub(crate) struct View {
     pub(crate) state: State,
     pub(crate) generation: u64,
+    pub(crate) revision: u64,
     pub(crate) since: Time,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) cause: Option<Cause>,
@@ -291,6 +313,24 @@ pub(crate) struct View {
     pub(crate) probes: Option<Progress>,
     pub(crate) admitted_share: Option<f64>,
     pub(crate) awaits_health_check: bool,
+    /// The wait that began with the last opening, and what is left of it; zero
+    /// where none matters.
+    pub(crate) wait: Duration,
+    pub(crate) wait_left: Duration,
+    pub(crate) step: u32,
+    pub(crate) totals: Totals,
+    pub(crate) active_override: Option<Override>,
+}
+
+/// What is left of a circuit when its process ends, for the one that takes its
+/// place.
+#[derive(Clone, Debug)]
+pub(crate) struct Legacy {
+    pub(crate) revision: u64,
+    /// If it was not closed: how long it was to stay open, and what is left.
+    pub(crate) open: Option<(Duration, Duration)>,
+    pub(crate) step: u32,
+    pub(crate) cause: Option<Cause>,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
 }
@@ -320,7 +360,8 @@ pub(crate) enum Gate {
     Closed,
     /// Admit, and forget successes that are not slow.
     Clean,
-    /// Ask, because calls are overdue; but whoever only looks may go on.
+    /// Ask, because calls are overdue, or may come to be; but whoever only looks
+    /// may go on.
     Overdue,
     /// Admit, and add up successes that are not slow and end before that: tell
     /// the sum to [`Machine::add_successes`], before anything else.
@@ -344,6 +385,7 @@ impl Machine {
             phase,
             rules,
             generation: 0,
+            revision: 0,
             since: Time::ZERO,
             cause,
             step: 0,
@@ -357,6 +399,27 @@ impl Machine {
             next_probe: 0,
             lapsed: Vec::new(),
         }
+    }
+
+    /// Takes the place of another, at its birth. How it was to start is of no
+    /// matter then.
+    ///
+    /// No wait is longer than the rules allow, whatever is said of it.
+    pub(crate) fn inherit(&mut self, legacy: Legacy, facts: &mut Facts) {
+        let longest = self.rules.open_for.longest_hinted();
+        (self.phase, self.cause, self.step) = match legacy.open {
+            Some((wait, left)) => {
+                let wait = wait.min(longest);
+                let until = Time::ZERO.after(left.min(wait));
+                (Phase::Open(Open { wait, until }), legacy.cause, legacy.step)
+            }
+            None => (Phase::Closed(Closed::new(&self.rules)), None, 0),
+        };
+        self.totals = legacy.totals;
+        if let Some(over) = legacy.active_override {
+            self.set_override(over, Time::ZERO, facts);
+        }
+        self.revision = legacy.revision;
     }
 
     /// Asks for a permit; where its age counts, one without a place yet. If the machine is not `obeyed`, what it would refuse
@@ -490,7 +553,7 @@ impl Machine {
         }
     }
 
-    /// Hears of a call that began then, in this generation, and is overdue: no
+    /// Hears of a call that began then, in this generation, and has not ended: no
     /// earlier than those it heard of before. Returns its place here.
     pub(crate) fn take_over(&mut self, began: Time) -> Place {
         let place = match &mut self.phase {
@@ -530,6 +593,16 @@ impl Machine {
         }
     }
 
+    /// Ends the wait of an open circuit by hand: the next calls are probes,
+    /// whatever a health check says. Returns whether it was open.
+    pub(crate) fn end_wait(&mut self, now: Time, facts: &mut Facts) -> bool {
+        self.settle(now, facts);
+        let Phase::Open(Open { wait, .. }) = self.phase else { return false };
+        let half_open = Phase::HalfOpen(HalfOpen::new(&self.rules.probes, wait));
+        self.enter(half_open, Cause::WaitEnded, None, self.now, facts);
+        true
+    }
+
     /// Closes with everything empty and the wait at its first step.
     pub(crate) fn reset(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
@@ -537,6 +610,7 @@ impl Machine {
             self.phase = Phase::Closed(Closed::new(&self.rules));
             self.hinted_until = None;
             self.generation += 1;
+            self.revision += 1;
             self.since = self.now;
             facts.wake = true;
             if self.rules.throttle.is_some() {
@@ -547,13 +621,68 @@ impl Machine {
         }
     }
 
+    /// Goes by other rules from now on, and keeps all it knows: no state ends, so
+    /// calls in flight count on. What is not to do with a circuit that lives, how
+    /// it starts, stays.
+    ///
+    /// Waits, leases and ramps end under the new rules no later than under them
+    /// alone. Rates and rows are judged when the next call ends, like always;
+    /// probes at once, because none may be left to end.
+    pub(crate) fn reconfigure(
+        &mut self,
+        rules: Rules,
+        changes: Vec<ConfigChange>,
+        now: Time,
+        facts: &mut Facts,
+    ) {
+        self.settle(now, facts);
+        let now = self.now;
+        let rules = Rules { start: self.rules.start, ..rules };
+        let old = std::mem::replace(&mut self.rules, rules);
+        self.revision += 1;
+        let revision = self.revision;
+        facts.happened.push(Fact::Reconfigured(Reconfigured { changes, revision, at: now }));
+        facts.wake = true;
+        match &mut self.phase {
+            Phase::Closed(calls) => {
+                calls.reconfigure(&old, &self.rules, now);
+                calls.rethrottle(self.rules.throttle, now, facts);
+            }
+            Phase::Open(open) if old.open_for != self.rules.open_for => {
+                let latest = now.after(self.rules.open_for.longest_hinted());
+                if latest < open.until {
+                    *open = Open { wait: latest.since(self.since), until: latest };
+                }
+            }
+            Phase::Open(_) => {}
+            Phase::HalfOpen(half_open) => {
+                half_open.reconfigure(&self.rules.probes, now);
+                let decision = half_open.decision(&self.rules.probes);
+                self.decide(decision, now, facts);
+            }
+            Phase::Ramp(ramp) => {
+                ramp.calls.reconfigure(&old, &self.rules, now);
+                match self.rules.ramp {
+                    Some(over) if self.rules.ramp != old.ramp => ramp.reconfigure(over, now),
+                    Some(_) => {}
+                    None => {
+                        let over = now.since(ramp.began());
+                        self.close(Cause::RampCompleted { over }, now, facts);
+                    }
+                }
+            }
+        }
+    }
+
     pub(crate) fn set_override(&mut self, over: Override, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
         self.overlay = Some(Overlay {
             kind: over.kind,
             reason: over.reason.clone(),
+            owner: over.owner.clone(),
             until: over.expires_in.map(|duration| self.now.after(duration)),
         });
+        self.revision += 1;
         facts.happened.push(Fact::Override { set: Some(over) });
         facts.wake = true;
         // One that lasts no time at all is over.
@@ -562,10 +691,16 @@ impl Machine {
 
     pub(crate) fn clear_override(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
-        if self.overlay.take().is_some() {
-            facts.happened.push(Fact::Override { set: None });
-            facts.wake = true;
+        if self.overlay.is_some() {
+            self.lift_override(facts);
         }
+    }
+
+    fn lift_override(&mut self, facts: &mut Facts) {
+        self.overlay = None;
+        self.revision += 1;
+        facts.happened.push(Fact::Override { set: None });
+        facts.wake = true;
     }
 
     /// From now on an opening lasts until the dependency is found healthy.
@@ -654,6 +789,7 @@ impl Machine {
         View {
             state: self.state(),
             generation: self.generation,
+            revision: self.revision,
             since: self.since,
             retry_after: self.retry_after(now),
             cause: self.cause.clone(),
@@ -680,10 +816,21 @@ impl Machine {
                 Phase::Open(open) => self.hold.is_some() && now >= open.until,
                 Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => false,
             },
+            wait: match &self.phase {
+                Phase::Open(open) => open.wait,
+                Phase::HalfOpen(half_open) => half_open.waited(),
+                Phase::Closed(_) | Phase::Ramp(_) => Duration::ZERO,
+            },
+            wait_left: match &self.phase {
+                Phase::Open(open) => open.until.since(now),
+                Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => Duration::ZERO,
+            },
+            step: self.step,
             totals: self.totals,
             active_override: self.overlay.as_ref().map(|overlay| Override {
                 kind: overlay.kind,
                 reason: overlay.reason.clone(),
+                owner: overlay.owner.clone(),
                 expires_in: overlay.until.map(|until| until.since(now)),
             }),
         }
@@ -697,8 +844,20 @@ impl Machine {
         }
     }
 
+    /// Lets time have done what it does by itself, and says which revision
+    /// that is.
+    pub(crate) fn revision_at(&mut self, now: Time, facts: &mut Facts) -> u64 {
+        self.settle(now, facts);
+        self.revision
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether it wants to hear of calls that are overdue.
+    pub(crate) fn watches_calls(&self) -> bool {
+        self.rules.slow_calls.is_some()
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -709,7 +868,7 @@ impl Machine {
         match &self.phase {
             _ if self.overlay.is_some() => Gate::Ask,
             Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
-            Phase::Closed(closed) if closed.has_overdue() => Gate::Overdue,
+            Phase::Closed(closed) if closed.minds_calls() => Gate::Overdue,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
             Phase::Closed(closed) => match closed.only_sums_until() {
                 Some(until) if !self.is_cold() => Gate::Tally { until },
@@ -839,9 +998,7 @@ impl Machine {
     fn settle(&mut self, now: Time, facts: &mut Facts) {
         self.now = self.now.max(now);
         if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
-            self.overlay = None;
-            facts.happened.push(Fact::Override { set: None });
-            facts.wake = true;
+            self.lift_override(facts);
         }
         // Probes whose leases end together fail together; ones whose leases
         // end after the circuit has opened again are late, and stale.
@@ -941,6 +1098,7 @@ impl Machine {
         };
         self.phase = phase;
         self.generation += 1;
+        self.revision += 1;
         self.since = at;
         facts.happened.push(Fact::Transition(Transition {
             from,
@@ -949,6 +1107,8 @@ impl Machine {
             generation: self.generation,
             at,
             window,
+            minimum_calls: self.rules.minimum_calls,
+            judges_slow: self.rules.slow_calls.is_some(),
             wait,
         }));
         facts.wake = true;

@@ -19,6 +19,9 @@ use crate::{
 pub(super) struct Ramp {
     pub(super) calls: Closed,
     began: Time,
+    /// What of `over` had passed at `since`: at the beginning none.
+    passed: u64,
+    since: Time,
     over: u64,
     credit: u64,
     /// The whole percent that was told last.
@@ -28,7 +31,17 @@ pub(super) struct Ramp {
 impl Ramp {
     pub(super) fn new(over: Duration, began: Time, rules: &Rules) -> Self {
         let calls = Closed::without_throttle(rules);
-        Self { calls, began, over: nanos(over), credit: 0, told: None }
+        Self { calls, began, passed: 0, since: began, over: nanos(over), credit: 0, told: None }
+    }
+
+    /// Goes on over another time, from the share it has reached.
+    pub(super) fn reconfigure(&mut self, over: Duration, now: Time) {
+        let over = nanos(over);
+        // At most the new length, for each is at most the old one.
+        let scaled =
+            |part: u64| (u128::from(part) * u128::from(over) / u128::from(self.over)) as u64;
+        (self.passed, self.credit) = (scaled(self.elapsed(now)), scaled(self.credit));
+        (self.since, self.over) = (now, over);
     }
 
     pub(super) fn began(&self) -> Time {
@@ -37,7 +50,7 @@ impl Ramp {
 
     /// When every call passes.
     pub(super) fn end(&self) -> Time {
-        self.began.after(Duration::from_nanos(self.over))
+        self.since.after(Duration::from_nanos(self.over - self.passed))
     }
 
     /// Lets a call pass, or passes it over.
@@ -83,6 +96,6 @@ impl Ramp {
     }
 
     fn elapsed(&self, now: Time) -> u64 {
-        nanos(now.since(self.began)).min(self.over)
+        self.passed.saturating_add(nanos(now.since(self.since))).min(self.over)
     }
 }

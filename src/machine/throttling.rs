@@ -29,6 +29,25 @@ impl Throttling {
         Self { throttle, calls, credit: 0, told: 100 }
     }
 
+    /// Goes by another rule, over the calls that are known.
+    pub(super) fn reconfigure(&mut self, throttle: Throttle, now: Time, facts: &mut Facts) {
+        if throttle == self.throttle {
+            return;
+        }
+        if throttle.span() != self.throttle.span() {
+            self.calls = self.calls.rebucketed(throttle.span(), Throttle::BUCKETS, now);
+        }
+        self.throttle = throttle;
+        self.tell_share(now, facts);
+    }
+
+    /// From now on all calls pass.
+    pub(super) fn stop(&self, facts: &mut Facts) {
+        if self.told != 100 {
+            facts.happened.push(Fact::Share { percent: 100 });
+        }
+    }
+
     pub(super) fn record(&mut self, failed: bool, now: Time, facts: &mut Facts) {
         self.calls.expire(now);
         self.calls.record(Sample { failed, slow: false });

@@ -27,6 +27,23 @@ impl CountRing {
         }
     }
 
+    /// The same with room for so many calls: where they are fewer, the newest
+    /// stay.
+    pub(crate) fn resized(&self, capacity: u32) -> Self {
+        let mut ring = Self::new(capacity);
+        // At most the old capacity.
+        let calls = self.counts.calls as u32;
+        for age in (1..=calls.min(capacity)).rev() {
+            let index = match self.next.checked_sub(age) {
+                Some(index) => index,
+                None => self.capacity - (age - self.next),
+            };
+            ring.record(Sample { failed: self.failed.at(index), slow: self.slow.at(index) });
+        }
+        ring.recorded = self.recorded;
+        ring
+    }
+
     pub(crate) fn record(&mut self, sample: Sample) {
         let failed = self.failed.replace(self.next, sample.failed);
         let slow = self.slow.replace(self.next, sample.slow);
@@ -116,6 +133,10 @@ impl Bits {
         ones
     }
 
+    fn at(&self, index: u32) -> bool {
+        self.0[(index / u64::BITS) as usize] & 1 << (index % u64::BITS) != 0
+    }
+
     /// Sets a bit and returns what it was.
     fn replace(&mut self, index: u32, value: bool) -> bool {
         let word = &mut self.0[(index / u64::BITS) as usize];
@@ -174,6 +195,27 @@ mod tests {
                     );
                 }
                 ring.record(Sample { failed: i * i % 7 < 3, slow: i * 31 % 11 < 4 });
+            }
+        }
+    }
+
+    #[test]
+    fn a_resized_ring_is_one_that_recorded_the_newest_calls() {
+        let sample = |i: u32| Sample { failed: i * i % 7 < 3, slow: i * 31 % 11 < 4 };
+        for (before, after) in [(1, 1), (5, 2), (5, 9), (64, 3), (130, 65), (65, 200)] {
+            for calls in [0, 1, 2, 4, 5, 6, 64, 131, 300] {
+                let mut ring = CountRing::new(before);
+                (0..calls).for_each(|i| ring.record(sample(i)));
+                let mut resized = ring.resized(after);
+                assert_eq!(resized.recorded(), calls.into());
+                let mut fresh = CountRing::new(after);
+                (calls.saturating_sub(before)..calls).for_each(|i| fresh.record(sample(i)));
+                for i in calls..calls + 300 {
+                    assert_eq!(resized.counts(), fresh.counts(), "{before} {after} {calls} {i}");
+                    assert_eq!(resized.counts_after_slow(2), fresh.counts_after_slow(2));
+                    resized.record(sample(i));
+                    fresh.record(sample(i));
+                }
             }
         }
     }

@@ -59,6 +59,15 @@ impl Window {
     }
 }
 
+impl Window {
+    pub(crate) fn in_words(&self) -> String {
+        match self.0 {
+            Kind::Count { calls } => format!("the last {calls} calls"),
+            Kind::Time { span, buckets } => format!("the last {span:?} in {buckets} buckets"),
+        }
+    }
+}
+
 /// One judged call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
@@ -85,6 +94,12 @@ impl Counts {
         self.slow += u64::from(sample.slow);
     }
 
+    fn merge(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.failures += other.failures;
+        self.slow += other.slow;
+    }
+
     fn remove(&mut self, other: Self) {
         self.calls -= other.calls;
         self.failures -= other.failures;
@@ -106,6 +121,29 @@ impl Ring {
             Kind::Count { calls } => Self::Count(CountRing::new(calls)),
             Kind::Time { span, buckets } => Self::Time(TimeRing::new(span, buckets)),
         }
+    }
+
+    /// Takes on another window, as of `now`, with those of its calls that are in
+    /// it. Between the two kinds none are: a count knows no times, and buckets
+    /// know no order.
+    pub(crate) fn change(&mut self, window: Window, now: Time) {
+        *self = match (&*self, window.0) {
+            (Self::Count(ring), Kind::Count { calls }) => Self::Count(ring.resized(calls)),
+            (Self::Time(ring), Kind::Time { span, buckets }) => {
+                Self::Time(ring.rebucketed(span, buckets, now))
+            }
+            (Self::Count(_), Kind::Time { .. }) | (Self::Time(_), Kind::Count { .. }) => {
+                Self::new(window)
+            }
+        };
+    }
+
+    /// Whether it is the same kind, so that its odometer shows the same.
+    pub(crate) fn is_like(&self, window: Window) -> bool {
+        matches!(
+            (self, window.0),
+            (Self::Count(_), Kind::Count { .. }) | (Self::Time(_), Kind::Time { .. })
+        )
     }
 
     /// Forgets what has left the window by `now`.

@@ -35,6 +35,30 @@ impl TimeRing {
         ring
     }
 
+    /// The same in other buckets, as of `now`.
+    ///
+    /// Where each of the old buckets lies within one of the new ones that is
+    /// exact. Else nobody knows where in its bucket a call was, and it is taken
+    /// for one of the bucket's last instant: none leaves too early, and the
+    /// newest are never lost.
+    pub(crate) fn rebucketed(&self, span: Duration, buckets: u32, now: Time) -> Self {
+        let mut old = self.clone();
+        old.expire(now);
+        let mut ring = Self::new(span, buckets);
+        ring.expire(now);
+        for age in (0..old.len().min(old.newest + 1)).rev() {
+            let number = old.newest - age;
+            let last = Time::from_nanos(old.end(number).as_nanos() - 1).min(now);
+            let into = ring.number(last);
+            if into + ring.len() > ring.newest {
+                let (slot, counts) = (ring.slot(into), old.buckets[old.slot(number)]);
+                ring.buckets[slot].merge(counts);
+                ring.counts.merge(counts);
+            }
+        }
+        ring
+    }
+
     /// Takes in a call that ended when `expire` was last told.
     #[inline]
     pub(crate) fn record(&mut self, sample: Sample) {
@@ -172,6 +196,51 @@ mod tests {
     }
 
     #[test]
+    fn new_buckets_are_exact_where_the_old_ones_lie_within_them() {
+        let calls: Vec<u64> = (0..400u64).map(|i| i * i % 11_000).collect();
+        let now = at(10_500);
+        let fill = |span: u64, buckets| {
+            let mut ring = TimeRing::new(Duration::from_millis(span), buckets);
+            let mut sorted = calls.clone();
+            sorted.sort_unstable();
+            for call in sorted.into_iter().filter(|call| at(*call) <= now) {
+                ring.expire(at(call));
+                ring.record(Sample { failed: call % 3 == 0, slow: call % 5 == 0 });
+            }
+            ring.expire(now);
+            ring
+        };
+        // In all of them a bucket's end is one of a whole second.
+        let old = fill(10_000, 10);
+        for (span, buckets) in [(10_000, 10), (4_000, 4), (4_000, 2), (10_000, 5), (6_000, 1)] {
+            let new = old.rebucketed(Duration::from_millis(span), buckets, now);
+            let fresh = fill(span, buckets);
+            for later in [10_500, 11_000, 12_345, 14_999, 15_000, 17_000, 20_400, 20_500] {
+                assert_eq!(new.counts_at(at(later)), fresh.counts_at(at(later)), "{span} {later}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_finer_buckets_no_call_is_lost_early_and_none_stays_a_bucket_too_long() {
+        let mut old = TimeRing::new(Duration::from_secs(10), 2);
+        for second in 0..10 {
+            old.expire(at(second * 1_000));
+            old.record(BAD);
+        }
+        // The older half may have ended as late as at 4,999 ms, the newer at 9,500.
+        let new = old.rebucketed(Duration::from_secs(8), 8, at(9_500));
+        assert_eq!(new.counts_at(at(9_500)).calls, 10);
+        assert_eq!(new.counts_at(at(11_999)).calls, 10);
+        assert_eq!(new.counts_at(at(12_000)).calls, 5);
+        assert_eq!(new.counts_at(at(16_999)).calls, 5);
+        assert_eq!(new.counts_at(at(17_000)).calls, 0);
+        // The newest are there in however short a window.
+        let new = old.rebucketed(Duration::from_millis(1), 1, at(9_500));
+        assert_eq!(new.counts_at(at(9_500)).calls, 5);
+    }
+
+    #[test]
     fn time_at_its_end_does_not_overflow() {
         let mut ring = TimeRing::new(Duration::from_nanos(1), 1);
         ring.record(BAD);
@@ -182,5 +251,9 @@ mod tests {
         ring.expire(Time::from_nanos(u64::MAX));
         ring.record(BAD);
         assert_eq!(ring.counts_at(Time::from_nanos(u64::MAX)).calls, 1);
+        for span in [Duration::MAX, Duration::from_nanos(1)] {
+            let last = Time::from_nanos(u64::MAX - 1);
+            assert!(ring.rebucketed(span, 1, last).counts_at(last).calls <= 1);
+        }
     }
 }
