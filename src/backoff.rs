@@ -27,11 +27,11 @@ use crate::{config_error::ConfigError, time::nanos};
 #[doc(alias = "BreakDuration")]
 #[doc(alias = "baseEjectionTime")]
 pub struct Backoff {
-    initial: Duration,
-    max: Duration,
-    factor: f64,
-    jitter: f64,
-    seed: Option<u64>,
+    pub(crate) initial: Duration,
+    pub(crate) max: Duration,
+    pub(crate) factor: f64,
+    pub(crate) jitter: f64,
+    pub(crate) seed: Option<u64>,
 }
 
 impl Backoff {

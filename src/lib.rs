@@ -4,6 +4,8 @@
 // too, and a test may bring an allocator that counts.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
+mod admin;
 mod backoff;
 mod cause;
 mod circuit;
@@ -29,6 +31,8 @@ mod outcome;
 mod overrides;
 mod probes;
 mod ratio;
+#[cfg(feature = "registry")]
+mod registry;
 #[cfg(feature = "shadow")]
 mod replay;
 #[cfg(feature = "reqwest")]
@@ -39,6 +43,8 @@ mod reqwest_middleware;
 mod retry;
 mod rules;
 mod sealed;
+#[cfg(feature = "serde")]
+mod serde;
 mod service;
 #[cfg(feature = "stale-if-error")]
 mod stale_if_error;
@@ -55,6 +61,10 @@ mod totals;
 mod tracing;
 mod window;
 
+#[cfg(feature = "admin")]
+pub use crate::admin::{
+    AdminAccess, AdminBody, AdminBuilder, AdminFuture, AdminIdentity, AdminService,
+};
 #[cfg(feature = "health-check")]
 pub use crate::circuit::HealthCheck;
 #[cfg(feature = "test-util")]
@@ -73,6 +83,11 @@ pub use crate::keyed::{
 };
 #[cfg(all(feature = "keyed", feature = "http"))]
 pub use crate::keyed::{ByHeader, ByHost, ByRoute};
+#[cfg(feature = "registry")]
+pub use crate::registry::{
+    Command, DuplicateName, Event, EventKind, History, Lagged, Latency, Rates, Registry,
+    RegistryBuilder, Series, Step, Subscription, Vitals,
+};
 #[cfg(feature = "reqwest-middleware")]
 pub use crate::reqwest_middleware::{NextFuture, NextService, TowerMiddleware};
 #[cfg(feature = "retry")]

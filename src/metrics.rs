@@ -68,6 +68,8 @@ pub(crate) struct Metrics {
     duration: OnceLock<Histogram>,
     /// Only of a circuit that somebody answers for: made at its first fallback.
     fallbacks: OnceLock<[Counter; 3]>,
+    /// Set once the circuit is gone from where it was found.
+    rests: OnceLock<()>,
 }
 
 /// Whose series they are.
@@ -114,12 +116,24 @@ impl Metrics {
         Self { scope: Scope::Key(key), ..Self::default() }
     }
 
-    /// Shows a circuit that is gone as one that is closed.
-    #[cfg(feature = "keyed")]
+    /// Shows a circuit that is gone as one that is closed, whatever its last
+    /// calls still do to it: another may have its name by now.
+    #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(crate) fn rest(&self) {
+        // Set before, so that who shows something meanwhile finds it after.
+        let _ = self.rests.set(());
         if let Some(Handles { own: Some(own), .. }) = self.handles.get() {
-            own.show_state(State::Closed);
-            own.show_override(None);
+            own.rest();
+        }
+    }
+
+    /// Shows what is the circuit's own, unless it is gone.
+    fn show(&self, handles: &Handles, show: impl FnOnce(&Own)) {
+        if let Some(own) = handles.own.as_ref().filter(|_| self.rests.get().is_none()) {
+            show(own);
+            if self.rests.get().is_some() {
+                own.rest();
+            }
         }
     }
 
@@ -135,7 +149,10 @@ impl Metrics {
     /// have started in any.
     #[cold]
     fn handles_in(&self, state: State, circuit: &str) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(state, circuit, &self.scope))
+        self.handles.get_or_init(|| {
+            let is_shown = self.rests.get().is_none();
+            Handles::new(is_shown.then_some(state), circuit, &self.scope)
+        })
     }
 
     /// Apart, so that a call that was not measured need not carry it.
@@ -194,9 +211,7 @@ impl Observer for Metrics {
 
     fn on_transition(&self, transition: &Transition) {
         let handles = self.handles(&transition.circuit);
-        if let Some(own) = &handles.own {
-            own.show_state(transition.to);
-        }
+        self.show(handles, |own| own.show_state(transition.to));
         let label = transition.cause.label();
         let known = (transition.from, transition.to, label);
         if let Some(index) = TRANSITIONS.iter().position(|row| *row == known) {
@@ -205,9 +220,7 @@ impl Observer for Metrics {
     }
 
     fn on_admitted_share(&self, circuit: &str, share: f64) {
-        if let Some(own) = &self.handles(circuit).own {
-            own.admitted_share.set(share);
-        }
+        self.show(self.handles(circuit), |own| own.admitted_share.set(share));
     }
 
     fn on_health_check(&self, circuit: &str, passed: bool) {
@@ -217,18 +230,18 @@ impl Observer for Metrics {
     }
 
     fn on_override(&self, circuit: &str, active: Option<&Override>) {
-        if let Some(own) = &self.handles(circuit).own {
-            own.show_override(active.map(|active| active.kind));
-        }
+        let kind = active.map(|active| active.kind);
+        self.show(self.handles(circuit), |own| own.show_override(kind));
     }
 }
 
 impl Handles {
-    fn new(state: State, circuit: &str, scope: &Scope) -> Self {
+    /// Those of a circuit that is gone, and in no state, are its counters only.
+    fn new(state: Option<State>, circuit: &str, scope: &Scope) -> Self {
         describe();
         let count = |name| counter!(name, scope.labels(circuit, []));
         let handles = Self {
-            own: Own::new(state, circuit, scope),
+            own: state.and_then(|state| Own::new(state, circuit, scope)),
             calls: ENDS.map(|end| {
                 let labels = scope.labels(circuit, [("outcome", end.as_str())]);
                 counter!("circuit_breaker_calls_total", labels)
@@ -281,6 +294,11 @@ impl Own {
         own.show_state(state);
         own.show_override(None);
         Some(own)
+    }
+
+    fn rest(&self) {
+        self.show_state(State::Closed);
+        self.show_override(None);
     }
 
     fn show_state(&self, shown: State) {

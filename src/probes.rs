@@ -26,9 +26,9 @@ use crate::config_error::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "permittedNumberOfCallsInHalfOpenState")]
 pub struct Probes {
-    permits: u32,
-    successes: Option<u32>,
-    lease: Option<Duration>,
+    pub(crate) permits: u32,
+    pub(crate) successes: Option<u32>,
+    pub(crate) lease: Option<Duration>,
 }
 
 impl Probes {

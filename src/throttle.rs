@@ -42,9 +42,9 @@ use crate::config_error::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[doc(alias = "client-side throttling")]
 pub struct Throttle {
-    k: f64,
-    window: Duration,
-    minimum_calls: u64,
+    pub(crate) k: f64,
+    pub(crate) window: Duration,
+    pub(crate) minimum_calls: u64,
 }
 
 impl Throttle {

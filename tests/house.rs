@@ -34,12 +34,15 @@ const FLOORS: [&[&str]; 6] = [
     &["classify", "ending", "error", "fallback", "future", "layer", "service"],
     &["http"],
     &[
+        "admin",
         "docs",
         "keyed",
         "metrics",
+        "registry",
         "reqwest",
         "reqwest_middleware",
         "retry",
+        "serde",
         "stale_if_error",
         "tonic",
         "tracing",
@@ -47,7 +50,7 @@ const FLOORS: [&[&str]; 6] = [
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 15] = [
+const FOREIGN: [(&str, usize); 22] = [
     ("quanta", 2),
     ("tokio", 2),
     ("tower", 3),
@@ -56,11 +59,18 @@ const FOREIGN: [(&str, usize); 15] = [
     ("pin_project_lite", 3),
     ("http", 4),
     ("bytes", 5),
+    ("constant_time_eq", 5),
+    ("form_urlencoded", 5),
     ("hashbrown", 5),
+    ("humantime", 5),
     ("metrics", 5),
+    ("percent_encoding", 5),
     ("quick_cache", 5),
     ("reqwest", 5),
     ("reqwest_middleware", 5),
+    ("serde", 5),
+    ("serde_json", 5),
+    ("strsim", 5),
     ("tonic", 5),
     ("tracing", 5),
 ];

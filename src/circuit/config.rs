@@ -99,6 +99,16 @@ impl Config {
         }
     }
 
+    #[cfg(feature = "serde")]
+    pub(crate) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) const fn is_measured(&self) -> bool {
+        self.measure_latency
+    }
+
     /// The circuit's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -163,7 +173,18 @@ impl Config {
         self.observers = Observers::default();
     }
 
-    #[cfg(feature = "keyed")]
+    /// The state its circuits are born in.
+    #[cfg(any(feature = "keyed", feature = "registry"))]
+    pub(crate) fn first_state(&self) -> crate::state::State {
+        use crate::state::State;
+
+        match self.rules.start {
+            Start::Open => State::Open,
+            Start::Closed | Start::ObserveOnly(_) => State::Closed,
+        }
+    }
+
+    #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -207,6 +228,12 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
+    #[cfg(feature = "serde")]
+    pub(crate) fn named(mut self, name: String) -> Self {
+        self.name = name;
+        self
+    }
+
     /// Sets which calls the rates are taken over.
     #[doc(alias = "slidingWindowType")]
     pub fn window(mut self, window: Window) -> Self {

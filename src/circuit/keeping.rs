@@ -141,20 +141,11 @@ impl Admission {
     /// The whole of it.
     #[inline]
     pub(crate) fn permit(self, measured: bool) -> Permit {
-        let measured = measured || self.lane.shared.pace.measures_latency();
         self.lane.permit(self.generation, measured)
     }
 }
 
 impl Config {
-    /// The state its circuits are born in.
-    pub(crate) fn first_state(&self) -> State {
-        match self.rules.start {
-            Start::Open => State::Open,
-            Start::Closed | Start::ObserveOnly(_) => State::Closed,
-        }
-    }
-
     /// What a circuit is made of that joins its group so long after the first
     /// ones: to be observed for what is left of that.
     pub(crate) fn joining_after(mut self, elapsed: Duration) -> Self {

@@ -17,6 +17,7 @@ use std::{
 use super::{
     Circuit,
     flights::Flights,
+    pace::Timing,
     permit::Permit,
     shared::Shared,
     sync::{AtomicU64, Ordering},
@@ -50,6 +51,9 @@ pub(super) struct Counters {
     pub(super) tally: Tally,
     /// Made when the first call is watched.
     pub(super) flights: OnceLock<Box<Flights>>,
+    /// Calls that might have been samples. Two threads on one lane may count as
+    /// one.
+    turns: AtomicU64,
     _apart: Apart,
 }
 
@@ -96,6 +100,12 @@ impl Lanes {
         Arc::downgrade(&self.shared)
     }
 
+    /// Whether the other handle's circuit is the same.
+    #[cfg(feature = "registry")]
+    pub(super) fn lead_where(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Whether there is another handle than this one, or a permit.
     #[cfg(feature = "keyed")]
     pub(super) fn is_held(self: &Arc<Self>) -> bool {
@@ -116,15 +126,32 @@ impl Deref for Lanes {
 impl Lane {
     /// The permit for a call that passes where everybody does.
     #[inline(always)]
-    pub(super) fn permit(self: Arc<Self>, generation: u64, measured: bool) -> Permit {
-        let started = if measured { self.shared.now() } else { Time::NEVER };
-        Permit::new(self, Ticket::call(generation), started)
+    pub(super) fn permit(self: &Arc<Self>, generation: u64, measured: bool) -> Permit {
+        let (ticket, started) = match self.shared.pace.timing(measured, &self.counters) {
+            Timing::No => (Ticket::call(generation), Time::NEVER),
+            Timing::Sampled => (Ticket::sample(generation), self.shared.now()),
+            Timing::Yes => (Ticket::call(generation), self.shared.now()),
+        };
+        Permit::new(Arc::clone(self), ticket, started)
     }
 
     /// A handle to its circuit.
     pub(super) fn circuit(&self) -> Circuit {
         let handle = self.handle.upgrade();
         Circuit(handle.unwrap_or_else(|| Lanes::of(Arc::clone(&self.shared))))
+    }
+}
+
+impl Counters {
+    /// One call in so many is a sample.
+    const CALLS_A_SAMPLE: u64 = 32;
+
+    /// Whether this one is.
+    #[inline]
+    pub(super) fn is_turn(&self) -> bool {
+        let turn = self.turns.load(Ordering::Relaxed);
+        self.turns.store(turn.wrapping_add(1), Ordering::Relaxed);
+        turn % Self::CALLS_A_SAMPLE == 0
     }
 }
 

@@ -25,6 +25,8 @@ mod pace;
 mod permit;
 #[cfg(feature = "shadow")]
 mod recorder;
+#[cfg(feature = "registry")]
+mod registering;
 mod saved;
 #[cfg(feature = "shadow")]
 mod shadow;
@@ -166,7 +168,9 @@ impl Circuit {
         #[cfg(not(feature = "shadow"))]
         let is_followed = false;
         let Config { name, rules, clock, observers, measure_latency, .. } = config;
-        let pace = Pace::new(&rules, measure_latency || is_followed);
+        let call_observers = observers.hearing_calls();
+        let samples = observers.take_samples();
+        let pace = Pace::new(&rules, measure_latency || is_followed, samples);
         let start = rules.start;
         let mut machine = Machine::new(rules, seed);
         let mut facts = Facts::default();
@@ -210,6 +214,7 @@ impl Circuit {
             born,
             inherited,
             observers,
+            call_observers,
             pace,
             #[cfg(feature = "health-check")]
             health_check: health_check::Running::none(),
@@ -263,6 +268,7 @@ impl Circuit {
             state: view.state,
             generation: view.generation,
             revision: view.revision,
+            at: self.0.instant(now),
             since: self.0.began(&view),
             retry_after: view.retry_after,
             cause: view.cause,
@@ -363,8 +369,7 @@ impl Circuit {
     pub(crate) fn pass(&self, measured: bool) -> Option<Permit> {
         let gate = self.0.gate.0.load();
         if gate.is_closed() {
-            let measured = measured || self.0.pace.measures_latency();
-            Some(Arc::clone(self.0.lane()).permit(gate.generation(), measured))
+            Some(self.0.lane().permit(gate.generation(), measured))
         } else {
             None
         }

@@ -56,6 +56,13 @@ pub trait Observer: Send + Sync {
         let _ = transition;
     }
 
+    /// Whether it wants to hear of every call: asked once, when a circuit is
+    /// made. One that does not costs a call nothing, and is never told
+    /// [`on_call`](Self::on_call).
+    fn hears_calls(&self) -> bool {
+        true
+    }
+
     /// An admitted call ended. Called for every call, on its path: be quick.
     fn on_call(&self, call: &Call<'_>) {
         let _ = call;
@@ -88,6 +95,18 @@ pub trait Observer: Send + Sync {
     /// A health check has run (feature `health-check`).
     fn on_health_check(&self, circuit: &str, passed: bool) {
         let _ = (circuit, passed);
+    }
+
+    /// Whether it takes samples of latencies: asked once, when a circuit is made.
+    fn takes_latency_samples(&self) -> bool {
+        false
+    }
+
+    /// One call in 32 of a thread's was timed, and took so long, whatever came
+    /// of it. Told to all, if one
+    /// [takes samples](Self::takes_latency_samples).
+    fn on_latency_sample(&self, circuit: &str, latency: Duration) {
+        let _ = (circuit, latency);
     }
 
     /// The circuit goes by other rules.
@@ -196,6 +215,15 @@ pub(crate) struct Observers(pub(crate) Vec<Arc<dyn Observer>>);
 impl Observers {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn take_samples(&self) -> bool {
+        self.0.iter().any(|observer| observer.takes_latency_samples())
+    }
+
+    /// Those that hear of every call.
+    pub(super) fn hearing_calls(&self) -> Self {
+        Self(self.0.iter().filter(|observer| observer.hears_calls()).cloned().collect())
     }
 
     #[inline]

@@ -1,6 +1,9 @@
 //! What the path of a call reads of the rules: how calls are timed.
 
-use super::sync::{AtomicU64, Ordering};
+use super::{
+    lane::Counters,
+    sync::{AtomicU64, Ordering},
+};
 use crate::{
     rules::{Cancellation, Rules},
     time::nanos,
@@ -11,16 +14,28 @@ use crate::{
 pub(super) struct Pace {
     /// Nanoseconds. The most there are: no call is slow.
     slow_after: AtomicU64,
-    /// [`JUDGES_DROPS`] and [`MEASURES`].
+    /// [`JUDGES_DROPS`], [`MEASURES`] and [`SAMPLES`].
     flags: AtomicU64,
+    samples: bool,
 }
 
 const JUDGES_DROPS: u64 = 1;
 const MEASURES: u64 = 2;
+const SAMPLES: u64 = 4;
+
+/// Whether a call is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    No,
+    /// For those alone who take samples.
+    Sampled,
+    Yes,
+}
 
 impl Pace {
-    pub(super) fn new(rules: &Rules, measure_latency: bool) -> Self {
-        let pace = Self { slow_after: AtomicU64::new(0), flags: AtomicU64::new(0) };
+    /// `samples`: whether somebody takes samples of latencies.
+    pub(super) fn new(rules: &Rules, measure_latency: bool, samples: bool) -> Self {
+        let pace = Self { slow_after: AtomicU64::new(0), flags: AtomicU64::new(0), samples };
         pace.set(rules, measure_latency);
         pace
     }
@@ -34,8 +49,31 @@ impl Pace {
         if measure_latency || slow_after.is_some() {
             flags |= MEASURES;
         }
+        if self.samples {
+            flags |= SAMPLES;
+        }
         self.slow_after.store(slow_after.map_or(u64::MAX, nanos), Ordering::Relaxed);
         self.flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// Whether a call is timed that begins in a lane with those counters;
+    /// `measured`, if somebody else wants it to be.
+    #[inline(always)]
+    pub(super) fn timing(&self, measured: bool, counters: &Counters) -> Timing {
+        let flags = self.flags.load(Ordering::Relaxed);
+        if measured || flags & MEASURES != 0 {
+            Timing::Yes
+        } else if flags & SAMPLES != 0 && counters.is_turn() {
+            Timing::Sampled
+        } else {
+            Timing::No
+        }
+    }
+
+    /// Whether somebody takes samples of latencies.
+    #[inline]
+    pub(super) fn samples(&self) -> bool {
+        self.samples
     }
 
     /// Whether every call is timed.

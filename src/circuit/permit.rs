@@ -108,6 +108,16 @@ impl Permit {
     /// Ends the call, unless it has ended, with a duration read before.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
+        let reading = if reading.latency != Reading::UNKNOWN && self.lane.shared.pace.samples() {
+            self.give_sample(reading)
+        } else {
+            reading
+        };
+        self.settle_once_sampled(outcome, reading);
+    }
+
+    #[inline]
+    fn settle_once_sampled(&mut self, outcome: Option<Outcome>, reading: Reading) {
         let Some(ticket) = &self.ticket else { return };
         let shared = &*self.lane.shared;
         let end = shared.end(outcome, reading);
@@ -126,6 +136,20 @@ impl Permit {
         }
         #[cfg(feature = "keyed")]
         self.end_joined(outcome, reading);
+    }
+
+    /// Gives its latency to those who take samples, if it is its turn. What is
+    /// left of the reading is for everybody.
+    #[inline(never)]
+    fn give_sample(&self, reading: Reading) -> Reading {
+        let Some(ticket) = &self.ticket else { return reading };
+        let is_sample = ticket.is_sample();
+        if let Some(latency) = reading.latency() {
+            if is_sample || self.lane.counters.is_turn() {
+                self.lane.shared.tell_sample(latency);
+            }
+        }
+        if is_sample { reading.without_latency() } else { reading }
     }
 
     /// Ends a good call where the gate tallies.
@@ -159,7 +183,7 @@ impl Permit {
             // It is not overdue, so it may be gone before it counts; and from here
             // on it is a call like any other.
             self.ticket = Some(counters.leave(ticket));
-            return self.settle(outcome, reading);
+            return self.settle_once_sampled(outcome, reading);
         }
         shared.record(counters, ticket, end, reading);
     }
@@ -268,6 +292,10 @@ impl Reading {
     #[inline]
     pub(super) fn now(self) -> Option<Time> {
         (self.now != Time::NEVER).then_some(self.now)
+    }
+
+    fn without_latency(self) -> Self {
+        Self { latency: Self::UNKNOWN, ..self }
     }
 
     /// The same, where the clock has been read since.

@@ -51,6 +51,8 @@ pub(super) struct Shared {
     /// How long the state it was born in had lasted.
     pub(super) inherited: Duration,
     pub(super) observers: Observers,
+    /// Those of them that hear of every call.
+    pub(super) call_observers: Observers,
     pub(super) pace: Pace,
     #[cfg(feature = "health-check")]
     pub(super) health_check: health_check::Running,
@@ -329,16 +331,20 @@ impl Shared {
 
     #[inline]
     pub(super) fn tell_call(&self, end: CallEnd, slow: bool, reading: Reading) {
-        if !self.observers.is_empty() {
+        if !self.call_observers.is_empty() {
             self.tell_observers_of_call(end, slow, reading);
         }
+    }
+
+    pub(super) fn tell_sample(&self, latency: Duration) {
+        self.observers.tell(|observer| observer.on_latency_sample(&self.name, latency));
     }
 
     #[inline(never)]
     fn tell_observers_of_call(&self, end: CallEnd, slow: bool, reading: Reading) {
         let (circuit, key) = (&*self.name, self.key.as_deref());
         let call = Call { circuit, key, end, slow, latency: reading.latency() };
-        self.observers.tell(|observer| observer.on_call(&call));
+        self.call_observers.tell(|observer| observer.on_call(&call));
     }
 
     pub(super) fn tell(&self, fact: Fact) {

@@ -42,6 +42,8 @@ pub struct Snapshot {
     /// is set, lifted or over, and with every reconfiguration: see
     /// [`Circuit::if_revision`](crate::Circuit::if_revision).
     pub revision: u64,
+    /// When it was taken, by the circuit's clock.
+    pub at: Instant,
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with

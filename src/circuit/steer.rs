@@ -114,7 +114,20 @@ impl Circuit {
         }
     }
 
-    /// What it goes by: its rules, without those who watch it.
+    /// The name, the rules it goes by now, and the clock, as a configuration
+    /// to look at or to start another circuit from. Observers, shadows and a
+    /// recorder are left out.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config};
+    ///
+    /// # fn main() -> Result<(), tower_breaker::ConfigError> {
+    /// let circuit = Circuit::new(Config::builder("inventory").minimum_calls(5).build()?);
+    /// let twin = Circuit::new(circuit.config());
+    /// assert_eq!(twin.name(), "inventory");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn config(&self) -> Config {
         let core = self.0.lock();
         let (rules, measure_latency) = (core.machine.rules().clone(), core.measure_latency);

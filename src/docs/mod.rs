@@ -1,5 +1,9 @@
 //! Longer reads, apart from the reference.
 
+#[cfg(feature = "admin")]
+#[doc = include_str!("admin.md")]
+pub mod admin {}
+
 #[doc = include_str!("fallbacks.md")]
 pub mod fallbacks {}
 #[cfg(feature = "keyed")]

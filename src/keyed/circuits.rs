@@ -84,6 +84,8 @@ impl KeyedCircuits {
             max_open_share: None,
             parent: None,
             label_keys: false,
+            #[cfg(feature = "registry")]
+            watching: None,
         }
     }
 
@@ -424,11 +426,29 @@ struct Reports {
     shared: Vec<Arc<dyn Observer>>,
     #[cfg(feature = "metrics")]
     labelled: bool,
+    #[cfg(feature = "registry")]
+    watching: Option<Watching>,
+}
+
+/// Makes an observer for one circuit of a group: for a key's, or for the shared
+/// one.
+#[cfg(feature = "registry")]
+type Watch = dyn Fn(Option<&Arc<str>>) -> Arc<dyn Observer> + Send + Sync;
+
+#[cfg(feature = "registry")]
+#[derive(Clone)]
+pub(crate) struct Watching(pub(crate) Arc<Watch>);
+
+#[cfg(feature = "registry")]
+impl fmt::Debug for Watching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watching")
+    }
 }
 
 impl Reports {
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
-    fn new(label_keys: bool) -> Self {
+    fn new(label_keys: bool, #[cfg(feature = "registry")] watching: Option<Watching>) -> Self {
         let shared: Vec<Arc<dyn Observer>> = vec![
             #[cfg(feature = "metrics")]
             Arc::new(crate::metrics::Metrics::of_group()),
@@ -439,7 +459,18 @@ impl Reports {
             shared,
             #[cfg(feature = "metrics")]
             labelled: label_keys,
+            #[cfg(feature = "registry")]
+            watching,
         }
+    }
+
+    /// The observers of the circuit of all who have none of their own.
+    fn of_shared(&self) -> Vec<Arc<dyn Observer>> {
+        #[cfg_attr(not(feature = "registry"), expect(unused_mut))]
+        let mut observers = self.shared.clone();
+        #[cfg(feature = "registry")]
+        observers.extend(self.watching.as_ref().map(|watching| (watching.0)(None)));
+        observers
     }
 
     /// The observers of a new circuit, the first of which is its place in the
@@ -453,7 +484,7 @@ impl Reports {
         #[cfg(feature = "metrics")]
         let series =
             self.labelled.then(|| Arc::new(crate::metrics::Metrics::of_key(Arc::clone(key))));
-        #[cfg(not(feature = "metrics"))]
+        #[cfg(not(any(feature = "metrics", feature = "registry")))]
         let _ = key;
         let mut observers = Vec::with_capacity(1 + self.shared.len());
         let member = Arc::new(Member::join(
@@ -472,6 +503,8 @@ impl Reports {
             shared = &shared[1..];
         }
         observers.extend_from_slice(shared);
+        #[cfg(feature = "registry")]
+        observers.extend(self.watching.as_ref().map(|watching| (watching.0)(Some(key))));
         (member, observers)
     }
 }
@@ -497,9 +530,30 @@ pub struct KeyedCircuitsBuilder {
     max_open_share: Option<(f64, Beyond)>,
     parent: Option<(Circuit, Quorum)>,
     label_keys: bool,
+    #[cfg(feature = "registry")]
+    watching: Option<Watching>,
 }
 
 impl KeyedCircuitsBuilder {
+    /// The name the group will have.
+    #[cfg(feature = "registry")]
+    pub(crate) fn name(&self) -> &str {
+        self.template.name()
+    }
+
+    /// What the group's circuits will be made of.
+    #[cfg(feature = "registry")]
+    pub(crate) const fn template(&self) -> &Config {
+        &self.template
+    }
+
+    /// Gives every circuit an observer of its own.
+    #[cfg(feature = "registry")]
+    pub(crate) fn watched(mut self, watching: Watching) -> Self {
+        self.watching = Some(watching);
+        self
+    }
+
     /// Sets how many circuits there may be: 10,000 unless said, at most a
     /// million. One takes about 2.3 KB, 32 bytes
     /// for each processor (up to 16), and its key.
@@ -627,8 +681,12 @@ impl KeyedCircuitsBuilder {
             })
             .transpose()?;
         let name = template.name().into();
-        let reports = Reports::new(self.label_keys);
-        let shared = Circuit::of_group(template.clone(), None, reports.shared.clone());
+        let reports = Reports::new(
+            self.label_keys,
+            #[cfg(feature = "registry")]
+            self.watching,
+        );
+        let shared = Circuit::of_group(template.clone(), None, reports.of_shared());
         // At most a million.
         let capacity = capacity as usize;
         let group = Arc::new(Group {

@@ -15,6 +15,8 @@ mod map;
 mod service;
 mod tally;
 
+#[cfg(feature = "registry")]
+pub(crate) use self::circuits::Watching;
 #[cfg(feature = "http")]
 pub use self::http::{ByHeader, ByHost, ByRoute};
 pub use self::{

@@ -107,7 +107,8 @@ pub(crate) enum Due {
 pub(crate) struct Ticket {
     pub(crate) generation: u64,
     kind: Kind,
-    /// If it is a special one: its [`Role`], two bits of tag below a number.
+    /// If it is a special one: its [`Role`], two bits of tag below a number. If
+    /// not: whether it is a sample.
     role: u64,
 }
 
@@ -138,6 +139,18 @@ impl Ticket {
     #[inline]
     pub(crate) const fn call(generation: u64) -> Self {
         Self { generation, kind: Kind::Call, role: 0 }
+    }
+
+    /// For one of those that is timed for a sample and nothing else.
+    #[inline]
+    pub(crate) const fn sample(generation: u64) -> Self {
+        Self { generation, kind: Kind::Call, role: Self::SAMPLE }
+    }
+
+    const SAMPLE: u64 = 1;
+
+    pub(crate) fn is_sample(&self) -> bool {
+        self.is_call() && self.role == Self::SAMPLE
     }
 
     #[inline]

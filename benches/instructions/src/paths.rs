@@ -12,12 +12,13 @@ use http::{Response, StatusCode};
 use tower::{BoxError, Layer, Service};
 use tower_breaker::{
     Backoff, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, HttpClassifier, Outcome,
-    WhenOpen, Window,
+    Registry, WhenOpen, Window,
 };
 
 /// Their names, for the budget.
-pub(crate) const ALL: [&str; 9] = [
+pub(crate) const ALL: [&str; 10] = [
     "closed",
+    "closed, registered",
     "closed, latency judged",
     "closed, slow rule",
     "closed, time window",
@@ -43,6 +44,11 @@ pub(crate) fn run(path: &str, calls: u64) -> Result<(), BoxError> {
     match path {
         "bare" => call(Backend::default(), calls),
         "closed" => call(layer(config())?.layer(Backend::default()), calls),
+        "closed, registered" => {
+            let registry = Registry::new();
+            let layer = registry.layer(config().build()?)?;
+            call(layer.layer(Backend::default()), calls);
+        }
         "closed, latency judged" => {
             call(layer(config())?.classify(slow).layer(Backend::default()), calls);
         }

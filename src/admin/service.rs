@@ -1,0 +1,510 @@
+//! The service: from a request to its answer.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Buf;
+use http::{
+    Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
+};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use serde_json::{Value, json};
+use tokio::{runtime::Handle, time::Sleep};
+use tower_service::Service;
+
+use super::{
+    answer,
+    auth::{Access, AdminIdentity},
+    body::AdminBody,
+    builder::{AdminAccess, Renderer},
+    command::Command,
+    fields::Query,
+    host::{Audience, Hosts, check_site},
+    list::{Filter, Part, Sort},
+    page::Page,
+    places::Places,
+    pulse::Pulse,
+    refusal::Refusal,
+    route::{self, Route, Target},
+    stream::EventStream,
+    view,
+};
+use crate::{Circuit, Clock, Registry, State};
+
+/// How many bytes of a body are read.
+const LONGEST_BODY: usize = 64 * 1024;
+
+/// How long a body may take to come.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often circuits are looked at.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+
+/// Shows the circuits of a [`Registry`] over HTTP, and lets operators steer
+/// them: a page for a person, JSON and a stream of events for a program.
+///
+/// A plain Tower service over `http`, for whatever body: mount it in axum, serve
+/// it with hyper, put it beside a tonic service. Clones are the same service.
+///
+/// | path | |
+/// |---|---|
+/// | `/` | the page |
+/// | `/api/v1/…` | circuits, events, the stream; what steers them |
+/// | `/metrics` | what [`metrics`](crate::AdminBuilder::metrics) gives |
+/// | `/livez`, `/readyz` | whether the process answers; open to all |
+///
+/// Nothing is let in that was not asked for: the builder wants to know who may
+/// come in, and the hosts it is called by. It wants tokens in a header and JSON
+/// in a body, so a browser sends nothing by itself; it refuses what pages of
+/// other sites send; and it never fetches anything. Whatever somebody does is
+/// an [event](crate::Event) that says who, and why.
+///
+/// It belongs on a port for operators, with TLS in front of it if anyone could
+/// listen. It needs tokio's runtime, with its timer: a task looks at the
+/// circuits once a second, and ends with the last clone.
+///
+/// ```
+/// use http::{Request, StatusCode};
+/// use tower::ServiceExt;
+/// use tower_breaker::{AdminIdentity, AdminService, Config, Registry};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::new();
+/// let inventory = registry.circuit(Config::builder("inventory").build()?)?;
+/// # let token = "vQ1pA9sT7mK3xZ5c";
+/// let admin = AdminService::builder(&registry)
+///     .bearer_token(AdminIdentity::operator("alice"), token)
+///     .allow_host("breaker.example")
+///     .build()?;
+///
+/// // let router = Router::new().nest_service("/breaker", admin.clone());
+/// let request = Request::get("/api/v1/circuits/inventory")
+///     .header("host", "breaker.example")
+///     .header("authorization", format!("Bearer {token}"))
+///     .body(String::new())?;
+/// let answer = admin.oneshot(request).await?;
+/// assert_eq!(answer.status(), StatusCode::OK);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(run()).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct AdminService(Arc<Shared>);
+
+/// What a service is built of.
+pub(super) struct Settings {
+    pub(super) registry: Registry,
+    pub(super) access: Access,
+    pub(super) hosts: Hosts,
+    pub(super) page: Page,
+    pub(super) base_path: String,
+    pub(super) renderer: Option<Arc<Renderer>>,
+    pub(super) ready_requires: BTreeSet<String>,
+    pub(super) places: Arc<Places>,
+}
+
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) pulse: Pulse,
+    born: Instant,
+    /// The last second in which the circuits were looked at.
+    sampled: AtomicU64,
+    is_sampling: AtomicBool,
+}
+
+impl AdminService {
+    /// Starts with the circuits to show.
+    pub fn builder(registry: &Registry) -> AdminAccess {
+        AdminAccess { registry: registry.clone() }
+    }
+
+    pub(super) fn new(settings: Settings) -> Self {
+        let service = Self(Arc::new(Shared {
+            settings,
+            pulse: Pulse::default(),
+            born: Clock::tokio().now(),
+            sampled: AtomicU64::new(0),
+            is_sampling: AtomicBool::new(false),
+        }));
+        service.keep_sampling();
+        service
+    }
+
+    /// Ends every stream at once, and begins no more. For the moment at which
+    /// the server is to shut down: one that waits for its connections would wait
+    /// for these for ever.
+    pub fn shutdown(&self) {
+        self.0.settings.places.close();
+    }
+
+    /// Has the circuits looked at every second, as soon as there is a runtime.
+    fn keep_sampling(&self) {
+        if self.0.is_sampling.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        if !self.0.is_sampling.swap(true, Ordering::Relaxed) {
+            runtime.spawn(sample(Arc::downgrade(&self.0), self.0.born));
+        }
+    }
+}
+
+/// Looks at the circuits every second, as long as the service is there.
+async fn sample(service: Weak<Shared>, born: Instant) {
+    let mut number = 0;
+    loop {
+        tokio::time::sleep_until((born + TICK * number).into()).await;
+        let Some(service) = service.upgrade() else { return };
+        service.sample();
+        number = u32::try_from(service.second() + 1).unwrap_or(u32::MAX);
+    }
+}
+
+impl Shared {
+    /// Seconds since it was made.
+    pub(super) fn second(&self) -> u64 {
+        self.now().saturating_duration_since(self.born).as_secs()
+    }
+
+    /// When a second begins.
+    pub(super) fn start_of(&self, second: u64) -> tokio::time::Instant {
+        (self.born + Duration::from_secs(second)).into()
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        Clock::tokio().now()
+    }
+
+    /// Has the circuits looked at, once a second.
+    pub(super) fn sample(&self) {
+        let second = self.second() + 1;
+        if self.sampled.fetch_max(second, Ordering::Relaxed) < second {
+            self.settings.registry.sample();
+        }
+    }
+
+    /// Finds what is asked for, and who asks. What can be answered without the
+    /// body is.
+    fn begin(self: &Arc<Self>, parts: &Parts) -> Result<Begun, Refusal> {
+        let path = self.path_of(parts);
+        let audience = match path {
+            "/livez" | "/readyz" | "/metrics" => Audience::Machines,
+            _ => Audience::People,
+        };
+        self.settings.hosts.check(parts, audience)?;
+        if !route::is_guarded(path) {
+            return self
+                .answer_open(&route::find(&parts.method, path)?, parts)
+                .map(Begun::Answered);
+        }
+        let identity = self.settings.access.identify(parts)?;
+        check_site(parts)?;
+        match route::find(&parts.method, path)? {
+            Route::Steer(target) => {
+                if !identity.can_write() {
+                    return Err(Refusal::viewer());
+                }
+                check_body(parts)?;
+                Ok(Begun::Steer(target, identity))
+            }
+            Route::Stream => self.stream(parts).map(Begun::Answered),
+            Route::Metrics => match &self.settings.renderer {
+                Some(render) => Ok(Begun::Answered(answer::metrics(render()))),
+                None => Err(Refusal::not_found()),
+            },
+            route => {
+                let value = self.read(&route, parts, &identity)?;
+                Ok(Begun::Answered(answer::json(StatusCode::OK, &value)))
+            }
+        }
+    }
+
+    /// The path as it is below the mount, whether that has taken the prefix off
+    /// or not.
+    fn path_of<'a>(&self, parts: &'a Parts) -> &'a str {
+        let path = parts.uri.path();
+        match path.strip_prefix(&self.settings.base_path) {
+            Some("") => "/",
+            Some(below) if below.starts_with('/') => below,
+            _ => path,
+        }
+    }
+
+    fn answer_open(&self, route: &Route, parts: &Parts) -> Result<Response<AdminBody>, Refusal> {
+        let status = |status, said| Ok(answer::json(status, &json!({ "status": said })));
+        match route {
+            Route::File(name) => {
+                self.settings.page.get(name, &parts.headers).ok_or_else(Refusal::not_found)
+            }
+            Route::Ready if !self.is_ready() => {
+                status(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
+            Route::Live | Route::Ready => status(StatusCode::OK, "ok"),
+            _ => Err(Refusal::not_found()),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.settings.ready_requires.iter().all(|name| {
+            let circuit = self.settings.registry.get(name);
+            circuit.is_some_and(|circuit| view::met_by_callers(&circuit.snapshot()) != State::Open)
+        })
+    }
+
+    /// What a reading route answers.
+    fn read(
+        &self,
+        route: &Route,
+        parts: &Parts,
+        identity: &AdminIdentity,
+    ) -> Result<Value, Refusal> {
+        let registry = &self.settings.registry;
+        let mut query = Query::of(parts.uri.query());
+        match route {
+            Route::Me => {
+                query.finish()?;
+                Ok(json!({
+                    "role": identity.role(),
+                    "who": identity.who(),
+                    "can_write": identity.can_write(),
+                }))
+            }
+            Route::Circuits => {
+                let filter = Filter::of_query(&mut query)?;
+                let sort = Sort::of_query(&mut query)?;
+                let part = Part::of_query(&mut query)?;
+                query.finish()?;
+                Ok(view::list(registry, &filter, sort, part))
+            }
+            Route::Circuit(id) => {
+                query.finish()?;
+                view::detail(registry, self.find(id)?)
+            }
+            Route::Events => {
+                let after = query.number("after", u64::MAX)?.unwrap_or(0);
+                let limit = query.number("limit", 1_000)?.unwrap_or(100);
+                let id = query.text("circuit")?;
+                query.finish()?;
+                // At most a thousand.
+                Ok(view::events(registry, after, limit as usize, id.as_deref()))
+            }
+            _ => Err(Refusal::not_found()),
+        }
+    }
+
+    fn stream(self: &Arc<Self>, parts: &Parts) -> Result<Response<AdminBody>, Refusal> {
+        let mut query = Query::of(parts.uri.query());
+        let after = query.number("after", u64::MAX)?;
+        query.finish()?;
+        let after = match parts.headers.get("last-event-id") {
+            None => after,
+            Some(id) => match id.to_str().unwrap_or_default().parse() {
+                Ok(id) => Some(id),
+                Err(_) => {
+                    let expected = "must be the number of an event";
+                    return Err(Refusal::invalid("last-event-id", expected));
+                }
+            },
+        };
+        let place = self.settings.places.take(self.now())?;
+        let stream = EventStream::new(Arc::clone(self), place, after);
+        Ok(answer::events(AdminBody::events(stream)))
+    }
+
+    /// The circuit of this id.
+    pub(super) fn find(&self, id: &str) -> Result<Circuit, Refusal> {
+        let registry = &self.settings.registry;
+        let found = match id.split_once('/') {
+            None => registry.get(id),
+            #[cfg(feature = "keyed")]
+            Some((name, key)) => {
+                route::decode(key).ok().and_then(|key| registry.get_key(name, &key))
+            }
+            #[cfg(not(feature = "keyed"))]
+            Some(_) => None,
+        };
+        found.ok_or_else(|| Refusal::unknown_circuit(id))
+    }
+
+    fn steer(
+        &self,
+        target: &Target,
+        identity: &AdminIdentity,
+        body: &[u8],
+    ) -> Result<Value, Refusal> {
+        Command::read(target, body)?.run(self, target, identity)
+    }
+}
+
+/// A request whose head was read.
+enum Begun {
+    Answered(Response<AdminBody>),
+    Steer(Target, AdminIdentity),
+}
+
+/// Refuses a body that is not JSON, or says that it is too long.
+fn check_body(parts: &Parts) -> Result<(), Refusal> {
+    let mut types = parts.headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"application/json"),
+        _ => false,
+    };
+    if !is_json {
+        return Err(Refusal::not_json());
+    }
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    match length.and_then(|length| length.parse::<u64>().ok()) {
+        Some(length) if length > LONGEST_BODY as u64 => Err(Refusal::too_large(LONGEST_BODY)),
+        _ => Ok(()),
+    }
+}
+
+impl<B: Body> Service<Request<B>> for AdminService {
+    type Response = Response<AdminBody>;
+    type Error = Infallible;
+    type Future = AdminFuture<B>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> AdminFuture<B> {
+        self.keep_sampling();
+        let (parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
+        let answer = match self.0.begin(&parts) {
+            Ok(Begun::Steer(target, identity)) => {
+                let reading = Box::new(Reading {
+                    service: Arc::clone(&self.0),
+                    target,
+                    identity,
+                    read: Vec::new(),
+                    late: tokio::time::sleep(BODY_WITHIN),
+                });
+                return AdminFuture {
+                    step: Step::Reading { body, reading: Box::into_pin(reading) },
+                };
+            }
+            Ok(Begun::Answered(answer)) => answer,
+            Err(refusal) => refusal.into_response(),
+        };
+        let answer = if is_head { answer.map(|_| AdminBody::default()) } else { answer };
+        AdminFuture { step: Step::Answered { answer: Some(answer) } }
+    }
+}
+
+impl fmt::Debug for AdminService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminService")
+            .field("registry", &self.0.settings.registry)
+            .field("access", &self.0.settings.access)
+            .field("hosts", &self.0.settings.hosts)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The answer of an [`AdminService`], on its way.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct AdminFuture<B> {
+        #[pin]
+        step: Step<B>,
+    }
+}
+
+pin_project! {
+    #[project = StepProj]
+    enum Step<B> {
+        Answered { answer: Option<Response<AdminBody>> },
+        // Boxed: it is seldom there.
+        Reading { #[pin] body: B, reading: Pin<Box<Reading>> },
+    }
+}
+
+pin_project! {
+    /// A command whose body comes.
+    struct Reading {
+        service: Arc<Shared>,
+        target: Target,
+        identity: AdminIdentity,
+        read: Vec<u8>,
+        #[pin]
+        late: Sleep,
+    }
+}
+
+impl<B: Body> Future for AdminFuture<B> {
+    type Output = Result<Response<AdminBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().step.project() {
+            StepProj::Answered { answer } => match answer.take() {
+                Some(answer) => Poll::Ready(Ok(answer)),
+                None => panic!("`AdminFuture` polled after completion"),
+            },
+            StepProj::Reading { body, reading } => {
+                let reading = reading.as_mut().project();
+                let answer = match ready!(poll_body(body, reading.read, reading.late, cx)) {
+                    Ok(()) => reading.service.steer(reading.target, reading.identity, reading.read),
+                    Err(refusal) => Err(refusal),
+                };
+                Poll::Ready(Ok(match answer {
+                    Ok(value) => answer::json(StatusCode::OK, &value),
+                    Err(refusal) => refusal.into_response(),
+                }))
+            }
+        }
+    }
+}
+
+/// Reads on, to the end of the body or of what is borne.
+fn poll_body<B: Body>(
+    mut body: Pin<&mut B>,
+    read: &mut Vec<u8>,
+    late: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Refusal>> {
+    // A body that always has something must not have the thread to itself.
+    for _ in 0..64 {
+        let frame = match body.as_mut().poll_frame(cx) {
+            Poll::Pending => return late.poll(cx).map(|()| Err(Refusal::too_slow())),
+            Poll::Ready(None) => return Poll::Ready(Ok(())),
+            Poll::Ready(Some(Err(_))) => {
+                return Poll::Ready(Err(Refusal::malformed("the body broke off")));
+            }
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        let Ok(mut data) = frame.into_data() else { continue };
+        if data.remaining() > LONGEST_BODY - read.len() {
+            return Poll::Ready(Err(Refusal::too_large(LONGEST_BODY)));
+        }
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            let length = chunk.len();
+            read.extend_from_slice(chunk);
+            data.advance(length);
+        }
+    }
+    cx.waker().wake_by_ref();
+    late.poll(cx).map(|()| Err(Refusal::too_slow()))
+}
+
+impl<B> fmt::Debug for AdminFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminFuture").finish_non_exhaustive()
+    }
+}

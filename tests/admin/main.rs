@@ -1,0 +1,9 @@
+//! The admin service's laws: who may do what, what is answered, that what is
+//! refused changes nothing, and that streams neither pile up nor hang.
+
+mod guards;
+mod reading;
+mod refused;
+mod site;
+mod steering;
+mod streams;

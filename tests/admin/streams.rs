@@ -1,0 +1,398 @@
+//! Streams: the snapshot first, then what happens; nothing is lost unsaid,
+//! nothing piles up, and all end at once.
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use http::StatusCode;
+use http_body::Body;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::time::{advance, timeout};
+use tower::ServiceExt;
+use tower_breaker::{AdminBody, AdminService, Circuit, Config, Outcome, Registry};
+
+use crate::site::{Ask, OPERATOR, SECOND, bearer};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// One event of a stream.
+#[derive(Debug)]
+struct Told {
+    event: String,
+    id: Option<u64>,
+    data: Value,
+}
+
+/// A stream that is read.
+struct Reader {
+    body: AdminBody,
+    read: Vec<Told>,
+}
+
+impl Reader {
+    async fn new(admin: &AdminService) -> Self {
+        Self::open(admin, Ask::get("/api/v1/stream")).await.unwrap()
+    }
+
+    async fn open(admin: &AdminService, ask: Ask) -> Result<Self, (StatusCode, Value)> {
+        let ask = ask.with("authorization", bearer(OPERATOR));
+        let response = admin.clone().oneshot(ask.into_request()).await.unwrap();
+        if response.status() != 200 {
+            let status = response.status();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            return Err((status, serde_json::from_slice(&body).unwrap()));
+        }
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        Ok(Self { body: response.into_body(), read: Vec::new() })
+    }
+
+    /// The next event; `None` at the end.
+    async fn next(&mut self) -> Option<Told> {
+        while self.read.is_empty() {
+            // Much longer than a tick: one that never comes fails the test.
+            let frame = timeout(60 * SECOND, self.body.frame()).await.expect("nothing comes");
+            let bytes = frame?.unwrap().into_data().unwrap();
+            let text = str::from_utf8(&bytes).unwrap();
+            assert!(text.ends_with("\n\n"), "{text}");
+            self.read = text.trim_end().split("\n\n").map(parse).collect();
+        }
+        Some(self.read.remove(0))
+    }
+
+    /// The next event, which is of this kind.
+    async fn expect(&mut self, event: &str) -> Told {
+        let told = self.next().await.expect("the stream is over");
+        assert_eq!(told.event, event, "{told:?}");
+        told
+    }
+
+    /// The next event but ticks.
+    async fn news(&mut self) -> Told {
+        loop {
+            let told = self.next().await.expect("the stream is over");
+            if told.event != "tick" {
+                return told;
+            }
+        }
+    }
+
+    /// Whether there is nothing to read now.
+    fn is_quiet(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.read.is_empty() && pin!(self.body.frame()).poll(&mut context).is_pending()
+    }
+}
+
+fn parse(block: &str) -> Told {
+    let mut told = Told { event: String::new(), id: None, data: Value::Null };
+    for line in block.lines() {
+        match line.split_once(": ") {
+            Some(("event", name)) => told.event = name.to_owned(),
+            Some(("id", id)) => told.id = Some(id.parse().unwrap()),
+            Some(("data", data)) => told.data = serde_json::from_str(data).unwrap(),
+            _ => panic!("{line}"),
+        }
+    }
+    told
+}
+
+fn circuit(registry: &Registry, name: &str) -> Circuit {
+    registry.circuit(Config::builder(name).build().unwrap()).unwrap()
+}
+
+fn site() -> (Registry, AdminService) {
+    let registry = Registry::new();
+    let admin = crate::site::admin(&registry);
+    (registry, admin)
+}
+
+fn ids(told: &Told) -> Vec<&str> {
+    let all = told.data["circuits"].as_array().unwrap();
+    all.iter().map(|circuit| circuit["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_begins_with_all_there_is_and_goes_on_with_what_changes() {
+    let (registry, admin) = site();
+    let inventory = circuit(&registry, "inventory");
+    circuit(&registry, "payments").trip();
+    let mut reader = Reader::new(&admin).await;
+
+    let snapshot = reader.expect("snapshot").await;
+    assert_eq!(snapshot.id, Some(3));
+    assert_eq!(snapshot.data["last_id"], 3);
+    assert_eq!(snapshot.data["total"], 2);
+    assert_eq!(ids(&snapshot), ["payments", "inventory"]);
+    assert_eq!(snapshot.data["circuits"][0]["spark"].as_array().unwrap().len(), 60);
+    assert!(reader.is_quiet());
+
+    // An event comes at once, a tick with the second.
+    inventory.trip();
+    let opened = reader.expect("event").await;
+    assert_eq!((opened.id, &opened.data["id"]), (Some(4), &json!(4)));
+    assert_eq!(
+        (&opened.data["circuit_id"], &opened.data["to"]),
+        (&json!("inventory"), &json!("open"))
+    );
+    assert!(reader.is_quiet());
+    let tick = reader.expect("tick").await;
+    // Both are open: their countdowns change.
+    assert_eq!(ids(&tick), ["inventory", "payments"]);
+    let row = &tick.data["circuits"][0];
+    assert_eq!((&row["state"], &row["generation"]), (&json!("open"), &json!(1)));
+    assert_eq!((&row["spark_last"], &row["ribbon_last"]), (&json!(0.0), &json!("o")));
+    for only_in_the_snapshot in ["spark", "ribbon", "name"] {
+        assert!(row.get(only_in_the_snapshot).is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tick_tells_of_those_that_changed_and_an_empty_one_is_the_heartbeat() {
+    let (registry, admin) = site();
+    let busy = circuit(&registry, "busy");
+    circuit(&registry, "idle");
+    let mut reader = Reader::new(&admin).await;
+    reader.expect("snapshot").await;
+    for _ in 0..3 {
+        let before = tokio::time::Instant::now();
+        let tick = reader.expect("tick").await;
+        assert_eq!(ids(&tick), [""; 0], "nothing has changed");
+        let waited = before.elapsed();
+        assert!(
+            (SECOND - 2 * MILLISECOND..=SECOND + 2 * MILLISECOND).contains(&waited),
+            "{waited:?}"
+        );
+    }
+    busy.try_acquire().unwrap().record(Outcome::Failure);
+    let tick = reader.expect("tick").await;
+    assert_eq!(ids(&tick), ["busy"]);
+    assert_eq!(tick.data["circuits"][0]["totals"]["failure"], 1);
+
+    // One that is new comes whole.
+    circuit(&registry, "late");
+    assert_eq!(reader.expect("event").await.data["kind"], "registered");
+    let tick = reader.expect("tick").await;
+    let late = tick.data["circuits"].as_array().unwrap().iter().find(|row| row["id"] == "late");
+    assert_eq!(late.unwrap()["spark"].as_array().unwrap().len(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_missed_ticks_is_told_all_that_changed_meanwhile() {
+    let (registry, admin) = site();
+    let all = ["a", "b", "c"].map(|name| circuit(&registry, name));
+    let (mut slow, mut quick) = (Reader::new(&admin).await, Reader::new(&admin).await);
+    slow.expect("snapshot").await;
+    quick.expect("snapshot").await;
+    for (circuit, name) in all.iter().zip(["a", "b"]) {
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        // What changed is told while it is news; the rates change with it.
+        assert!(ids(&quick.expect("tick").await).contains(&name));
+    }
+    let tick = slow.expect("tick").await;
+    assert_eq!(ids(&tick), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_resumed_where_it_broke_off() {
+    let (registry, admin) = site();
+    let circuit = circuit(&registry, "inventory");
+    let mut first = Reader::new(&admin).await;
+    first.expect("snapshot").await;
+    circuit.trip();
+    assert_eq!(first.news().await.id, Some(2));
+    drop(first);
+    circuit.reset();
+    circuit.trip();
+
+    let by_header = Ask::get("/api/v1/stream").with("last-event-id", "2");
+    for ask in [
+        by_header.clone(),
+        Ask::get("/api/v1/stream?after=2"),
+        Ask { path: "/api/v1/stream?after=9".into(), ..by_header },
+    ] {
+        let mut resumed = Reader::open(&admin, ask).await.unwrap();
+        let snapshot = resumed.expect("snapshot").await;
+        assert_eq!(snapshot.id, None, "who breaks off here has missed the events still");
+        assert_eq!(snapshot.data["circuits"][0]["state"], "open");
+        assert_eq!(resumed.expect("event").await.id, Some(3));
+        assert_eq!(resumed.expect("event").await.id, Some(4));
+        assert!(resumed.is_quiet());
+    }
+    let wrong = Ask::get("/api/v1/stream").with("last-event-id", "-1");
+    let (status, _) = Reader::open(&admin, wrong).await.err().unwrap();
+    assert_eq!(status, 422);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_overtaken_is_told_so_and_begins_anew() {
+    let registry = Registry::builder().history(4).build();
+    let admin = crate::site::admin(&registry);
+    let circuit = circuit(&registry, "inventory");
+    let mut reader = Reader::new(&admin).await;
+    reader.expect("snapshot").await;
+    for _ in 0..5 {
+        circuit.trip();
+        circuit.reset();
+    }
+    let resync = reader.news().await;
+    assert_eq!((&*resync.event, &resync.data["missed"]), ("resync", &json!(6)));
+    let snapshot = reader.expect("snapshot").await;
+    assert_eq!((snapshot.id, &snapshot.data["last_id"]), (Some(11), &json!(11)));
+    circuit.trip();
+    assert_eq!(reader.news().await.id, Some(12));
+
+    // Resumed too late, or with the number of another life.
+    for (after, missed) in [(3, 5), (99, 8)] {
+        let ask = Ask::get(&format!("/api/v1/stream?after={after}"));
+        let mut late = Reader::open(&admin, ask).await.unwrap();
+        assert_eq!(late.expect("resync").await.data["missed"], missed);
+        assert_eq!(late.expect("snapshot").await.id, Some(12));
+        assert!(late.is_quiet());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_so_many_streams_and_no_more() {
+    let registry = Registry::new();
+    let admin = AdminService::builder(&registry).insecure_no_auth().max_streams(2).build().unwrap();
+    let one = Reader::new(&admin).await;
+    let mut other = Reader::new(&admin).await;
+    let ask = || Ask::get("/api/v1/stream");
+    let (status, said) = Reader::open(&admin, ask()).await.err().unwrap();
+    assert_eq!((status.as_u16(), &said["error"]["code"]), (503, &json!("too_many_streams")));
+    drop(one);
+    let mut stuck = Reader::open(&admin, ask()).await.unwrap();
+    stuck.expect("snapshot").await;
+
+    // Whoever reads keeps its place; who has not for half a minute makes room.
+    for _ in 0..30 {
+        other.news_or_tick().await;
+    }
+    assert!(Reader::open(&admin, ask()).await.is_err(), "29 s are no half a minute");
+    other.news_or_tick().await;
+    other.news_or_tick().await;
+    let _third = Reader::open(&admin, ask()).await.unwrap();
+    assert!(Reader::open(&admin, ask()).await.is_err(), "the other one is read");
+    assert_eq!(stuck.expect("end").await.data["reason"], "unread");
+    assert!(stuck.next().await.is_none());
+    drop(stuck);
+    assert!(Reader::open(&admin, ask()).await.is_err(), "its place was taken before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_stream_ends_at_once_when_the_server_shuts_down() {
+    let (registry, admin) = site();
+    circuit(&registry, "inventory");
+    let mut waiting = Reader::new(&admin).await;
+    waiting.expect("snapshot").await;
+    let mut fresh = Reader::new(&admin).await;
+    let before = tokio::time::Instant::now();
+    let handle = admin.clone();
+    let ended = tokio::spawn(async move {
+        let end = waiting.expect("end").await;
+        assert_eq!(end.data["reason"], "shutdown");
+        assert!(waiting.body.is_end_stream());
+        assert!(waiting.next().await.is_none());
+    });
+    tokio::task::yield_now().await;
+    handle.shutdown();
+    ended.await.unwrap();
+    assert_eq!(fresh.expect("end").await.data["reason"], "shutdown");
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    let (status, said) = Reader::open(&admin, Ask::get("/api/v1/stream")).await.err().unwrap();
+    assert_eq!((status.as_u16(), &said["error"]["code"]), (503, &json!("shutting_down")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuits_are_looked_at_every_second_though_nobody_asks() {
+    let (registry, admin) = site();
+    let circuit = circuit(&registry, "inventory");
+    tokio::task::yield_now().await;
+    for _ in 0..20 {
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        advance(SECOND).await;
+        tokio::task::yield_now().await;
+    }
+    // Nobody looked, and one call came each second: so the rate is of now.
+    let rates = registry.vitals(&circuit).unwrap().rates;
+    assert!(rates.over <= 11 * SECOND, "{rates:?}");
+    assert!((rates.calls - 1.0).abs() < 0.11, "{rates:?}");
+
+    // The task ends with the service.
+    let metrics = tokio::runtime::Handle::current().metrics();
+    assert_eq!(metrics.num_alive_tasks(), 1);
+    drop(admin);
+    advance(2 * SECOND).await;
+    tokio::task::yield_now().await;
+    assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let (registry, admin) = site();
+    let circuit = circuit(&registry, "inventory");
+    let before = circuit.snapshot();
+    let ask = Ask::command(
+        http::Method::POST,
+        "/api/v1/circuits/inventory/reset",
+        &json!({ "reason": "a drill" }),
+    );
+    for (pieces, status, code) in [
+        (vec![Piece::Data("{"), Piece::Never], 408, "too_slow"),
+        (vec![Piece::Data("{"), Piece::Broken], 400, "malformed"),
+    ] {
+        let request = ask.clone().into_request().map(|_| Slow(pieces));
+        let answer = timeout(11 * SECOND, crate::site::said(&admin, request)).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.error()["code"]), (status, &json!(code)));
+    }
+    // One that always has something, and nothing in it, lets others run.
+    let request = ask.into_request().map(|_| Slow(vec![Piece::Empties]));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(admin.oneshot(request)).poll(&mut context).is_pending());
+    assert_eq!(circuit.snapshot().revision, before.revision);
+}
+
+impl Reader {
+    async fn news_or_tick(&mut self) {
+        self.next().await.expect("the stream is over");
+    }
+}
+
+/// A body that goes wrong in the end.
+struct Slow(Vec<Piece>);
+
+#[derive(Clone, Copy)]
+enum Piece {
+    Data(&'static str),
+    Never,
+    Broken,
+    /// Frames without end that have nothing in them.
+    Empties,
+}
+
+impl Body for Slow {
+    type Data = bytes::Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, &'static str>>> {
+        let data = |text: &'static str| Ok(http_body::Frame::data(text.into()));
+        match self.0[0] {
+            Piece::Data(text) => {
+                self.0.remove(0);
+                Poll::Ready(Some(data(text)))
+            }
+            Piece::Never => Poll::Pending,
+            Piece::Broken => Poll::Ready(Some(Err("broken"))),
+            Piece::Empties => Poll::Ready(Some(data(""))),
+        }
+    }
+}
