@@ -428,6 +428,82 @@ fn calls_that_come_and_go_leave_nobody_overdue() {
     });
 }
 
+/// The same, but it takes two calls.
+fn less_impatient(clock: &ManualClock) -> Circuit {
+    let config = Config::builder("loom")
+        .no_failure_rate()
+        .window(Window::count(4))
+        .minimum_calls(2)
+        .slow_calls(SECOND, 1.0)
+        .sustained_for(Duration::ZERO)
+        .clock(clock);
+    Circuit::new(config.build().unwrap())
+}
+
+#[test]
+fn an_end_beside_an_admission_that_looks_for_overdue_calls_is_missed_by_nobody() {
+    // Overdue or ended, both are slow to whoever asks, and they came by two lanes.
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = less_impatient(&clock);
+        let take = |circuit: Circuit| circuit.try_acquire().unwrap();
+        let theirs = start(&circuit, take).join().unwrap();
+        let ours = take(circuit.clone());
+        clock.advance(2 * SECOND);
+        let a = thread::spawn(move || theirs.record(Outcome::Success));
+        assert!(circuit.try_acquire().is_err(), "admitted beside two that are slow");
+        a.join().unwrap();
+        let totals = circuit.snapshot().totals;
+        assert_eq!((totals.success + totals.stale, totals.opened), (1, 1));
+        drop(ours);
+    });
+}
+
+#[test]
+fn an_end_beside_an_admission_that_looks_for_overdue_calls_leaves_nobody_behind() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = less_impatient(&clock);
+        let call = start(&circuit, |circuit| circuit.try_acquire().unwrap()).join().unwrap();
+        // It may end in time, be overdue when it ends, or neither: it looks at
+        // its clock before.
+        let a = thread::spawn(move || call.record(Outcome::Success));
+        clock.advance(2 * SECOND);
+        circuit.try_acquire().unwrap().record(Outcome::Ignored);
+        a.join().unwrap();
+        let seen = circuit.snapshot();
+        assert_eq!((seen.window.calls, seen.totals.success), (1, 1));
+        assert_eq!(seen.window.overdue, 0);
+        circuit.try_acquire().unwrap().record(Outcome::Ignored);
+        assert_eq!(circuit.snapshot().window.overdue, 0);
+    });
+}
+
+#[test]
+fn calls_that_begin_beside_a_new_generation_are_watched_in_their_own() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = impatient(&clock);
+        // The next thread shares a lane with this one.
+        thread::spawn(|| {}).join().unwrap();
+        let late = circuit.try_acquire().unwrap();
+        let a = start(&circuit, |circuit| circuit.try_acquire().ok());
+        circuit.trip();
+        circuit.reset();
+        let new = circuit.try_acquire().unwrap();
+        let either = a.join().unwrap();
+        clock.advance(2 * SECOND);
+        let overdue = circuit.snapshot().window.overdue;
+        [Some(late), either, Some(new)]
+            .into_iter()
+            .flatten()
+            .for_each(|call| call.record(Outcome::Ignored));
+        let seen = circuit.snapshot();
+        assert_eq!(overdue, seen.totals.ignored, "the others are stale");
+        assert_eq!(seen.window.overdue, 0);
+    });
+}
+
 #[test]
 fn the_end_of_a_ramp_beside_an_admission_and_a_failure_is_one_move() {
     #[derive(Default, Clone)]

@@ -4,6 +4,7 @@
 use std::{
     future::pending,
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
 
@@ -166,6 +167,52 @@ fn the_trouble_is_as_old_as_the_oldest_overdue_call() {
     drop(patient.try_acquire().unwrap());
     stalled.into_iter().for_each(|permit| permit.record(Outcome::Success));
     assert_eq!(patient.state(), State::Closed);
+}
+
+#[test]
+fn calls_of_all_threads_are_watched_and_may_end_on_any() {
+    let clock = ManualClock::new();
+    let circuit = circuit(config(&clock).window(Window::count(200)).minimum_calls(100));
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let begin = || take(&circuit, 3);
+        held.push(thread::scope(|scope| scope.spawn(begin).join().unwrap()));
+        clock.advance(SECOND / 10);
+    }
+    // Six threads, one after the other: the first have been at it for 0.6 s.
+    clock.advance(SLOW - SECOND * 6 / 10 + NANO);
+    for overdue in 1..=6 {
+        assert_eq!(circuit.snapshot().window.overdue, 3 * overdue);
+        drop(circuit.try_acquire().unwrap());
+        assert_eq!(circuit.snapshot().window.overdue, 3 * overdue);
+        clock.advance(SECOND / 10);
+    }
+    for (ended, calls) in (1..).zip(held) {
+        let end = || calls.into_iter().for_each(|call| call.record(Outcome::Success));
+        thread::scope(|scope| scope.spawn(end).join().unwrap());
+        let window = circuit.snapshot().window;
+        assert_eq!((window.slow, window.overdue), (3 * ended, 18 - 3 * ended));
+    }
+}
+
+#[test]
+fn a_call_that_began_before_the_rules_changed_is_overdue_by_the_new_ones() {
+    let clock = ManualClock::new();
+    let circuit = circuit(config(&clock));
+    let early = take(&circuit, 2);
+    clock.advance(SECOND);
+    circuit.reconfigure(config(&clock).slow_calls(SECOND / 2, 0.5).build().unwrap()).unwrap();
+    assert_eq!(circuit.snapshot().window.overdue, 2);
+    let late = take(&circuit, 3);
+    circuit.reconfigure(config(&clock).slow_calls(3 * SECOND, 0.5).build().unwrap()).unwrap();
+    assert_eq!(circuit.snapshot().window.overdue, 0);
+    clock.advance(2 * SECOND + NANO);
+    assert_eq!(circuit.snapshot().window.overdue, 2);
+    drop(circuit.try_acquire().unwrap());
+    clock.advance(SECOND);
+    assert_eq!(circuit.snapshot().window.overdue, 5);
+    early.into_iter().chain(late).for_each(|call| call.record(Outcome::Ignored));
+    assert_eq!(circuit.snapshot().window.overdue, 0);
 }
 
 #[test]

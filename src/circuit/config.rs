@@ -300,7 +300,8 @@ impl ConfigBuilder {
     /// [`CircuitBreaker`](crate::CircuitBreaker) keeps a caller waiting; nobody
     /// looks while nobody comes.
     ///
-    /// Costs two readings of the clock and two short locks a call.
+    /// Costs two readings of the clock and two short locks a call, which are its
+    /// thread's own as long as nothing is slow.
     #[doc(alias = "slowCallDurationThreshold")]
     #[doc(alias = "slowCallRateThreshold")]
     pub fn slow_calls(mut self, threshold: Duration, share: f64) -> Self {

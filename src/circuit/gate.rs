@@ -7,32 +7,39 @@
 //! matches a gate that *tallies* is only added up. A rejection needs the word and
 //! the end of the wait, which is written before the word and only grows while
 //! the circuit is open.
+//!
+//! Where calls in flight are watched, admission asks two words: beside the gate
+//! stands until when nobody can be overdue.
 
 use super::sync::{AtomicU64, Ordering};
-use crate::machine::Gate;
+use crate::{machine::Gate, time::Time};
 
 /// A generation above the kind of a [`Gate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
 impl Word {
-    const KIND_BITS: u32 = 3;
+    const KIND_BITS: u32 = 4;
     const KIND: u64 = (1 << Self::KIND_BITS) - 1;
     const ASK: u64 = 0;
     const CLOSED: u64 = 1;
     const CLEAN: u64 = 2;
     const OPEN: u64 = 3;
-    const TRACKING: u64 = 4;
+    const OVERDUE: u64 = 4;
     const TALLY: u64 = 5;
+    /// Beside a closed kind: those it lets in are watched.
+    const WATCHED: u64 = 8;
 
-    pub(super) const fn new(generation: u64, gate: Gate) -> Self {
+    /// Where calls in flight are `watched`, a closed gate says so.
+    pub(super) const fn new(generation: u64, gate: Gate, watched: bool) -> Self {
+        let watched = if watched { Self::WATCHED } else { 0 };
         let kind = match gate {
             Gate::Ask => Self::ASK,
-            Gate::Closed => Self::CLOSED,
-            Gate::Clean => Self::CLEAN,
+            Gate::Closed => Self::CLOSED | watched,
+            Gate::Clean => Self::CLEAN | watched,
             Gate::Open { .. } => Self::OPEN,
-            Gate::Tracking => Self::TRACKING,
-            Gate::Tally { .. } => Self::TALLY,
+            Gate::Overdue => Self::OVERDUE,
+            Gate::Tally { .. } => Self::TALLY | watched,
         };
         Self(generation << Self::KIND_BITS | kind)
     }
@@ -41,17 +48,25 @@ impl Word {
         self.0 >> Self::KIND_BITS
     }
 
-    /// Whether it lets everybody in.
+    /// Whether it lets everybody in, and nobody is watched.
     #[inline]
     pub(super) const fn is_closed(self) -> bool {
         matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TALLY)
+    }
+
+    /// Whether it lets everybody in who is watched, as long as nobody can be
+    /// overdue.
+    #[inline]
+    pub(super) const fn is_closed_to_the_watched(self) -> bool {
+        self.unwatched().is_closed() && self.0 & Self::WATCHED != 0
     }
 
     /// Whether it lets everybody go on as far as the call, where the machine is
     /// asked.
     #[inline]
     pub(super) const fn looks_closed(self) -> bool {
-        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TALLY | Self::TRACKING)
+        let kind = self.unwatched().0 & Self::KIND;
+        matches!(kind, Self::CLOSED | Self::CLEAN | Self::TALLY | Self::OVERDUE)
     }
 
     pub(super) const fn is_open(self) -> bool {
@@ -67,34 +82,52 @@ impl Word {
     /// Whether a good call of that generation changes nothing.
     #[inline]
     pub(super) const fn is_clean_in(self, generation: u64) -> bool {
-        self.0 == generation << Self::KIND_BITS | Self::CLEAN
+        self.unwatched().0 == generation << Self::KIND_BITS | Self::CLEAN
+    }
+
+    const fn unwatched(self) -> Self {
+        Self(self.0 & !Self::WATCHED)
     }
 
     /// Whether a good call of that generation may be tallied.
     #[inline]
     pub(super) const fn tallies_in(self, generation: u64) -> bool {
-        self.0 == generation << Self::KIND_BITS | Self::TALLY
+        self.unwatched().0 == generation << Self::KIND_BITS | Self::TALLY
     }
 
     pub(super) const fn tallies(self) -> bool {
-        self.0 & Self::KIND == Self::TALLY
+        self.unwatched().0 & Self::KIND == Self::TALLY
     }
 }
 
-/// The word that everybody reads.
-pub(super) struct GateWord(AtomicU64);
+/// The word that everybody reads, and the one beside it.
+pub(super) struct GateWord {
+    word: AtomicU64,
+    /// Nanoseconds.
+    look_at: AtomicU64,
+}
 
 impl GateWord {
-    pub(super) fn new(word: Word) -> Self {
-        Self(AtomicU64::new(word.0))
+    pub(super) fn new(word: Word, look_at: Time) -> Self {
+        Self { word: AtomicU64::new(word.0), look_at: AtomicU64::new(look_at.as_nanos()) }
     }
 
     #[inline]
     pub(super) fn load(&self) -> Word {
-        Word(self.0.load(Ordering::Acquire))
+        Word(self.word.load(Ordering::Acquire))
     }
 
     pub(super) fn store(&self, word: Word) {
-        self.0.store(word.0, Ordering::Release);
+        self.word.store(word.0, Ordering::Release);
+    }
+
+    /// Until when nobody can be overdue who waits in a lane.
+    #[inline]
+    pub(super) fn look_at(&self) -> Time {
+        Time::from_nanos(self.look_at.load(Ordering::Acquire))
+    }
+
+    pub(super) fn store_look_at(&self, time: Time) {
+        self.look_at.store(time.as_nanos(), Ordering::Release);
     }
 }

@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     Circuit,
+    flights::Flights,
     pace::Timing,
     permit::Permit,
     shared::Shared,
@@ -48,6 +49,8 @@ pub(super) struct Counters {
     pub(super) rejected: AtomicU64,
     /// Successes that the machine has yet to hear of.
     pub(super) tally: Tally,
+    /// Made when the first call is watched.
+    pub(super) flights: OnceLock<Box<Flights>>,
     /// Calls that might have been samples. Two threads on one lane may count as
     /// one.
     turns: AtomicU64,
@@ -167,7 +170,16 @@ impl AllCounters {
     }
 
     pub(super) fn sum_of(&self, count: impl Fn(&Counters) -> u64) -> u64 {
-        self.0.iter().filter_map(OnceLock::get).map(|counters| count(counters)).sum()
+        self.all().map(count).sum()
+    }
+
+    /// The calls in flight that are watched.
+    pub(super) fn flights(&self) -> impl Iterator<Item = &Flights> {
+        self.all().filter_map(|counters| counters.flights.get()).map(Box::as_ref)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Counters> {
+        self.0.iter().filter_map(OnceLock::get).map(Arc::as_ref)
     }
 }
 

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 #[cfg(feature = "fast-clock")]
 mod fast_clock;
+mod flights;
 #[cfg(feature = "shadow")]
 mod following;
 mod gate;
@@ -186,11 +187,13 @@ impl Circuit {
             Gate::Open { until } | Gate::Tally { until } => until.as_nanos(),
             _ => 0,
         };
-        let gate = Word::new(machine.generation(), machine.gate());
+        let gate = Word::new(machine.generation(), machine.gate(), machine.watches_calls());
+        let look_at = flights::look_at(machine.rules(), Time::ZERO);
         let core = Core {
             machine,
             measure_latency,
             published: gate,
+            look_at,
             #[cfg(feature = "tokio")]
             wakers: waiter::Wakers::default(),
             // Told at the first call: a recorder may be installed by then.
@@ -198,7 +201,7 @@ impl Circuit {
             telling: false,
         };
         let shared = Shared {
-            gate: Alone(GateWord::new(gate)),
+            gate: Alone(GateWord::new(gate, look_at)),
             until: AtomicU64::new(until),
             counters: AllCounters::new(),
             fallbacks: fallbacks.map(AtomicU64::new),
@@ -255,7 +258,8 @@ impl Circuit {
             let rules = core.machine.rules();
             let judges_slow = rules.slow_calls.is_some();
             let window = WindowSnapshot::new(view.window, rules.minimum_calls, judges_slow);
-            (view.clone(), WindowSnapshot { overdue: view.overdue, ..window })
+            let overdue = view.overdue + self.0.overdue_unheard_of(&core, view.generation, now);
+            (view, WindowSnapshot { overdue, ..window })
         };
         let totals = self.0.add_to(view.totals);
         Snapshot {
@@ -372,9 +376,20 @@ impl Circuit {
     }
 
     /// Asks where the gate does not let everybody in.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn ask(&self, measured: bool) -> Result<Permit, CircuitOpen> {
-        if self.0.gate.0.load().is_open() {
+        let gate = self.0.gate.0.load();
+        if gate.is_closed_to_the_watched() {
+            if let Some(permit) = self.pass_watched() {
+                return Ok(permit);
+            }
+        }
+        self.ask_beyond(gate, measured)
+    }
+
+    #[inline(never)]
+    fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
+        if gate.is_open() {
             if let Err(rejection) = self.pass_open_gate() {
                 self.count_rejection();
                 return Err(self.0.refuse(rejection));
@@ -385,14 +400,25 @@ impl Circuit {
 
     /// Asks the machine, obeyed or not.
     fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
-        let (now, admitted) =
-            self.0.update(|machine, now, facts| (now, machine.acquire(obeyed, now, facts)));
+        let now = self.0.now();
+        let measured = measured || self.0.pace.measures_latency();
+        let started = if measured { now } else { Time::NEVER };
+        self.ask_machine_at(now, obeyed, started)
+    }
+
+    fn ask_machine_at(
+        &self,
+        now: Time,
+        obeyed: bool,
+        started: Time,
+    ) -> Result<Permit, CircuitOpen> {
+        let lane = self.0.lane();
+        let admitted = self.0.update_at(now, |core, now, facts| {
+            let ticket = core.machine.acquire(obeyed, now, facts)?;
+            Ok(lane.counters.placed(ticket, now))
+        });
         match admitted {
-            Ok(ticket) => {
-                let measured = measured || self.0.pace.measures_latency();
-                let started = if measured { now } else { Time::NEVER };
-                Ok(Permit::new(Arc::clone(self.0.lane()), ticket, started))
-            }
+            Ok(ticket) => Ok(Permit::new(Arc::clone(lane), ticket, started)),
             Err(rejection) => Err(self.0.refuse(rejection)),
         }
     }
@@ -405,10 +431,7 @@ impl Circuit {
     /// Asks for the right to a call that begins `now`. Nobody follows it.
     #[cfg(feature = "shadow")]
     fn acquire_at(&self, now: Time) -> Result<Permit, CircuitOpen> {
-        match self.0.update_at(now, |core, now, facts| core.machine.acquire(true, now, facts)) {
-            Ok(ticket) => Ok(Permit::new(Arc::clone(self.0.lane()), ticket, now)),
-            Err(rejection) => Err(self.0.refuse(rejection)),
-        }
+        self.ask_machine_at(now, true, now)
     }
 
     /// Whether a permit would be granted `now`.
@@ -449,6 +472,7 @@ impl Circuit {
     pub(crate) fn look_for_hangs(&self) -> Result<(), Rejection> {
         match self.0.gate.0.load() {
             gate if gate.is_closed() => Ok(()),
+            gate if gate.is_closed_to_the_watched() && self.watched_gate().is_some() => Ok(()),
             gate => self.look_closer(gate, false),
         }
     }

@@ -112,6 +112,11 @@ impl Permit {
         } else {
             reading
         };
+        self.settle_once_sampled(outcome, reading);
+    }
+
+    #[inline]
+    fn settle_once_sampled(&mut self, outcome: Option<Outcome>, reading: Reading) {
         let Some(ticket) = &self.ticket else { return };
         let shared = &*self.lane.shared;
         let end = shared.end(outcome, reading);
@@ -164,17 +169,22 @@ impl Permit {
     #[inline(never)]
     fn settle_with_machine(&mut self, end: End, outcome: Option<Outcome>, reading: Reading) {
         let Some(ticket) = self.ticket.take() else { return };
-        let shared = &*self.lane.shared;
+        let Lane { shared, counters, .. } = &*self.lane;
         #[cfg(feature = "shadow")]
         if let Some(followers) = shared.followers() {
             let now = reading.now().unwrap_or_else(|| shared.now());
-            shared.record(ticket, end, Reading { now, ..reading });
+            shared.record(counters, ticket, end, Reading { now, ..reading });
             let following = self.following.take();
             followers.end(following, self.started, now, outcome, reading.latency());
             return;
         }
-        let _ = outcome;
-        shared.record(ticket, end, reading);
+        if outcome == Some(Outcome::Success) && !end.slow && ticket.place().is_some() {
+            // It is not overdue, so it may be gone before it counts; and from here
+            // on it is a call like any other.
+            self.ticket = Some(counters.leave(ticket));
+            return self.settle_once_sampled(outcome, reading);
+        }
+        shared.record(counters, ticket, end, reading);
     }
 
     /// Ends the call because it is dropped. Few are, and each place where a
@@ -209,7 +219,7 @@ impl Permit {
     #[cfg(feature = "http")]
     pub(crate) fn untrack(&self) {
         let Some(ticket) = &self.ticket else { return };
-        self.lane.shared.untrack(ticket);
+        self.lane.shared.untrack(&self.lane.counters, ticket);
         #[cfg(feature = "shadow")]
         if let Some(following) = &self.following {
             following.untrack();
@@ -224,7 +234,7 @@ impl Permit {
     #[cfg(feature = "shadow")]
     pub(super) fn untrack_candidate(&self) {
         if let Some(ticket) = &self.ticket {
-            self.lane.shared.untrack(ticket);
+            self.lane.shared.untrack(&self.lane.counters, ticket);
         }
     }
 

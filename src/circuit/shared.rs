@@ -70,6 +70,9 @@ pub(super) struct Core {
     pub(super) measure_latency: bool,
     /// What the gate shows.
     pub(super) published: Word,
+    /// Until when no call can be overdue that the machine has not heard of;
+    /// `NEVER` if nobody minds.
+    pub(super) look_at: Time,
     #[cfg(feature = "tokio")]
     pub(super) wakers: waiter::Wakers,
     /// What happened and nobody was told of yet.
@@ -124,10 +127,13 @@ impl Shared {
 
     /// Takes a permit back where the machine has to hear of it.
     #[inline(never)]
-    pub(super) fn record(&self, ticket: Ticket, end: End, reading: Reading) {
+    pub(super) fn record(&self, by: &Counters, ticket: Ticket, end: End, reading: Reading) {
         let now = reading.now().unwrap_or_else(|| self.now());
-        let counted =
-            self.update_at(now, |core, now, facts| core.machine.record(ticket, end, now, facts));
+        let counted = self.update_at(now, |core, now, facts| {
+            // Under the lock: who is overdue must not be gone before it counts.
+            let ticket = by.leave(ticket);
+            core.machine.record(ticket, end, now, facts)
+        });
         if let Some(counted) = counted {
             let slow = end.is_slow() && counted != CallEnd::Stale;
             self.tell_call(counted, slow, reading);
@@ -147,9 +153,9 @@ impl Shared {
 
     /// The call goes on, but its age says nothing any more.
     #[cfg(any(feature = "http", feature = "shadow"))]
-    pub(super) fn untrack(&self, ticket: &Ticket) {
-        if ticket.is_tracked() {
-            self.update(|machine, _, _| machine.untrack(ticket));
+    pub(super) fn untrack(&self, by: &Counters, ticket: &Ticket) {
+        if let Some(overdue) = by.untrack(ticket) {
+            self.update(|machine, _, _| machine.untrack(&overdue));
         }
     }
 
@@ -192,8 +198,16 @@ impl Shared {
         let mut facts = Facts::default();
         let mut core = self.lock();
         self.shut_tallies(&mut core);
+        let look_at = core.look_at;
+        if now > look_at {
+            self.hand_over_overdue(&mut core, now);
+        }
         let result = change(&mut core, now, &mut facts);
         self.publish(&mut core);
+        if core.look_at != look_at {
+            // After the gate: whoever need not look is to see what came of it.
+            self.gate.0.store_look_at(core.look_at);
+        }
         if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
             self.announce(core, facts);
         }
@@ -301,7 +315,7 @@ impl Shared {
     /// Shows the gate what the machine has become.
     pub(super) fn publish(&self, core: &mut Core) {
         let gate = core.machine.gate();
-        let word = Word::new(core.machine.generation(), gate);
+        let word = Word::new(core.machine.generation(), gate, core.machine.watches_calls());
         // Written only when it changes: every call reads its cache line.
         if let Gate::Open { until } | Gate::Tally { until } = gate {
             if self.until.load(Ordering::Relaxed) != until.as_nanos() {

@@ -193,7 +193,7 @@ impl IfRevision<'_> {
             changes.extend(ConfigChange::of("measure_latency", from, to));
             core.measure_latency = measure_latency;
             shared.pace.set(&rules, measure_latency || self.circuit.is_followed());
-            core.machine.reconfigure(rules, changes, now, facts);
+            shared.rewatch(core, now, |core| core.machine.reconfigure(rules, changes, now, facts));
             Ok(())
         })
     }

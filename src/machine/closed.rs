@@ -25,7 +25,7 @@ pub(super) struct Closed {
     run: u32,
     failing: Option<Episode>,
     slowing: Option<Box<Episode>>,
-    /// Kept if there is a slow rule.
+    /// Those it has heard of. Kept if there is a slow rule.
     in_flight: Option<Box<InFlight>>,
     throttling: Option<Box<Throttling>>,
 }
@@ -41,7 +41,7 @@ impl Closed {
             failing: episode(rules.failure_rate.is_some()),
             slowing: episode(rules.slow_calls.is_some()).map(Box::new),
             throttling: rules.throttle.map(Throttling::new).map(Box::new),
-            in_flight: rules.slow_calls.map(|rule| Box::new(InFlight::new(rule.threshold))),
+            in_flight: rules.slow_calls.map(|rule| Box::new(InFlight::new(Some(rule.threshold)))),
         }
     }
 
@@ -67,7 +67,7 @@ impl Closed {
             (Some(in_flight), allowed) if allowed != threshold(old) || !moves_on_alike => {
                 in_flight.allow(allowed);
             }
-            (None, Some(allowed)) => self.in_flight = Some(Box::new(InFlight::new(allowed))),
+            (None, Some(allowed)) => self.in_flight = Some(Box::new(InFlight::new(Some(allowed)))),
             (Some(_) | None, _) => {}
         }
     }
@@ -85,9 +85,10 @@ impl Closed {
         }
     }
 
-    /// A call begins: where it is kept, if anybody wants to know its age.
-    pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
-        self.in_flight.as_mut()?.begin(now)
+    /// Hears of a call that began then and has not ended: where it is kept from now
+    /// on.
+    pub(super) fn take_over(&mut self, began: Time) -> Option<Place> {
+        self.in_flight.as_mut()?.begin(began)
     }
 
     /// Lets a call pass, or throttles it.
@@ -123,12 +124,18 @@ impl Closed {
         }
     }
 
+    /// Whether anybody wants to know how old its calls are.
     pub(super) fn tracks_calls(&self) -> bool {
         self.in_flight.as_deref().is_some_and(InFlight::is_minded)
     }
 
+    /// Whether it minds calls that are overdue, or may come to be.
+    pub(super) fn minds_calls(&self) -> bool {
+        self.tracks_calls() && self.in_flight.as_deref().is_some_and(|calls| !calls.is_empty())
+    }
+
     pub(super) fn overdue_at(&self, now: Time) -> u64 {
-        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.overdue_at(now))
+        self.in_flight.as_deref().map_or(0, |in_flight| in_flight.overdue_at(now))
     }
 
     /// Whether the circuit would open if the calls that are overdue ended now,
@@ -136,8 +143,8 @@ impl Closed {
     pub(super) fn reason_in_flight(&mut self, now: Time, rules: &Rules) -> Option<Cause> {
         let (rule, in_flight) = (rules.slow_calls?, self.in_flight.as_mut()?);
         in_flight.find_overdue(now, |at| self.ring.odometer(at), self.ring.span());
-        let overdue = in_flight.overdue();
-        let since = in_flight.overdue_since()?;
+        let overdue = in_flight.passed();
+        let since = in_flight.passed_since()?;
         self.ring.expire(now);
         let counts = self.ring.counts_after_slow(overdue);
         let in_window = self.ring.counts().slow;

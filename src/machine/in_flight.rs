@@ -1,5 +1,10 @@
 //! Calls that have not ended, in the order they began: who is overdue is known
 //! without looking at the others.
+//!
+//! Those that are not overdue wait where they began, in lists that the machine
+//! does not know. It is given those that are, and when the rules change all that
+//! there are, and keeps them in a list of its own. In either list the cursor stands behind the calls that have been dealt
+//! with: passed on to the machine, or found overdue by it.
 
 use std::time::Duration;
 
@@ -16,12 +21,15 @@ pub(crate) struct Place {
 impl Place {
     const TURN_BITS: u32 = 30;
 
+    /// Nobody's.
+    pub(crate) const NOWHERE: Self = Self { index: NONE, turn: 0 };
+
     /// In 62 bits.
-    pub(super) const fn to_bits(self) -> u64 {
+    pub(crate) const fn to_bits(self) -> u64 {
         (self.turn as u64) << u32::BITS | self.index as u64
     }
 
-    pub(super) const fn from_bits(bits: u64) -> Self {
+    pub(crate) const fn from_bits(bits: u64) -> Self {
         // Each half fits.
         Self { index: bits as u32, turn: (bits >> u32::BITS) as u32 }
     }
@@ -31,44 +39,53 @@ impl Place {
 /// memory follows the calls in flight.
 ///
 /// Calls begin in the order of time, so those overdue come first in the list.
-/// The cursor stands behind them. One that has been overdue for a whole window
-/// drops out: it is no news any more, and a call that never ends must not
-/// count for ever.
 #[derive(Clone, Debug)]
-pub(super) struct InFlight {
-    /// `None`: nobody minds their age any more, and none is kept that begins.
+pub(crate) struct InFlight {
+    /// `None`: nobody minds their age here.
     allowed: Option<Duration>,
     calls: Vec<Flight>,
-    free: Vec<u32>,
-    first: Option<u32>,
-    last: Option<u32>,
-    /// The first that is not overdue yet.
-    cursor: Option<u32>,
-    overdue: u64,
+    /// The first of the places that are nobody's, a list as well.
+    free: u32,
+    first: u32,
+    last: u32,
+    /// The first that has not been dealt with.
+    cursor: u32,
+    /// How many stand before the cursor.
+    passed: u64,
+    /// No call begins earlier.
+    latest: Time,
 }
+
+/// No index.
+const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 struct Flight {
-    turn: u32,
     began: Time,
-    /// What the window's odometer showed when it became overdue, or, where only
-    /// calls move that on, when it was found.
-    found_at: Option<u64>,
-    before: Option<u32>,
-    after: Option<u32>,
+    turn: u32,
+    before: u32,
+    after: u32,
+    /// What the cursor left with it when it passed.
+    note: Option<u64>,
 }
 
 impl InFlight {
-    pub(super) fn new(allowed: Duration) -> Self {
+    pub(crate) const fn new(allowed: Option<Duration>) -> Self {
         Self {
-            allowed: Some(allowed),
+            allowed,
             calls: Vec::new(),
-            free: Vec::new(),
-            first: None,
-            last: None,
-            cursor: None,
-            overdue: 0,
+            free: NONE,
+            first: NONE,
+            last: NONE,
+            cursor: NONE,
+            passed: 0,
+            latest: Time::ZERO,
         }
+    }
+
+    /// The same without any calls. Their places must not be asked for any more.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { latest: self.latest, ..Self::new(self.allowed) }
     }
 
     /// Minds their age by another measure, or not at all. Those that are overdue
@@ -79,92 +96,138 @@ impl InFlight {
     pub(super) fn allow(&mut self, allowed: Option<Duration>) {
         self.allowed = allowed;
         let mut next = self.first;
-        while let Some(index) = next.filter(|index| Some(*index) != self.cursor) {
-            let call = &mut self.calls[index as usize];
-            call.found_at = None;
+        while next != self.cursor {
+            let call = &mut self.calls[next as usize];
+            call.note = None;
             next = call.after;
         }
         self.cursor = self.first;
-        self.overdue = 0;
+        self.passed = 0;
     }
 
-    /// Whether anybody minds their age.
+    /// Whether anybody minds their age here.
     pub(super) fn is_minded(&self) -> bool {
         self.allowed.is_some()
     }
 
-    /// A call begins, not before any of the others. `None`: nobody minds, or
-    /// there are too many to keep count of.
-    pub(super) fn begin(&mut self, now: Time) -> Option<Place> {
-        self.allowed?;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(self.calls.len()).ok()?;
-                self.calls.push(Flight {
-                    turn: 0,
-                    began: now,
-                    found_at: None,
-                    before: None,
-                    after: None,
-                });
-                index
-            }
+    /// A call begins; not before any of the others, whatever its clock said.
+    /// `None`: there are too many to keep count of.
+    #[inline]
+    pub(crate) fn begin(&mut self, now: Time) -> Option<Place> {
+        self.advance(now);
+        let mut call =
+            Flight { began: self.latest, turn: 0, before: self.last, after: NONE, note: None };
+        let index = self.free;
+        let turn = if let Some(free) = self.calls.get_mut(index as usize) {
+            call.turn = free.turn;
+            self.free = free.after;
+            *free = call;
+            free.turn
+        } else {
+            return self.begin_in_new_place(call);
         };
-        let before = self.last.replace(index);
-        match before {
-            Some(before) => self.calls[before as usize].after = Some(index),
-            None => self.first = Some(index),
-        }
-        self.cursor = self.cursor.or(Some(index));
-        let call = &mut self.calls[index as usize];
-        call.began = now;
-        call.found_at = None;
-        call.before = before;
-        call.after = None;
-        Some(Place { index, turn: call.turn })
+        self.link(index);
+        Some(Place { index, turn })
     }
 
-    /// A call ends, if it still has its place.
-    pub(super) fn end(&mut self, place: Place) {
-        let has_it = |call: &&Flight| call.turn == place.turn;
-        if self.calls.get(place.index as usize).filter(has_it).is_some() {
-            self.remove(place.index);
+    #[cold]
+    fn begin_in_new_place(&mut self, call: Flight) -> Option<Place> {
+        let index = u32::try_from(self.calls.len()).ok().filter(|index| *index != NONE)?;
+        self.calls.push(call);
+        self.link(index);
+        Some(Place { index, turn: 0 })
+    }
+
+    /// Makes it the last.
+    #[inline]
+    fn link(&mut self, index: u32) {
+        match self.calls.get_mut(self.last as usize) {
+            Some(last) => last.after = index,
+            None => self.first = index,
         }
+        self.last = index;
+        if self.cursor == NONE {
+            self.cursor = index;
+        }
+    }
+
+    /// Whoever begins from here on begins no earlier than that.
+    #[inline]
+    pub(crate) fn advance(&mut self, now: Time) {
+        self.latest = self.latest.max(now);
+    }
+
+    /// A call ends, if it still has its place. Returns the note that it got, if
+    /// the cursor had passed it.
+    #[inline]
+    pub(crate) fn end(&mut self, place: Place) -> Option<u64> {
+        let call = self.calls.get(place.index as usize)?;
+        if call.turn != place.turn {
+            return None;
+        }
+        let note = call.note;
+        self.remove(place.index);
+        note
     }
 
     /// Finds who has become overdue, and lets go of those found more than
-    /// `span` of the odometer ago.
+    /// `span` of the odometer ago. The note is what the window's odometer showed
+    /// when it became overdue, or, where only calls move that on, when it was
+    /// found.
     pub(super) fn find_overdue(&mut self, now: Time, odometer: impl Fn(Time) -> u64, span: u64) {
         let Some(allowed) = self.allowed else { return };
-        while let Some(index) = self.cursor {
-            let call = &mut self.calls[index as usize];
-            if now.since(call.began) <= allowed {
-                break;
-            }
-            call.found_at = Some(odometer(call.began.after(allowed)));
-            self.cursor = call.after;
-            self.overdue += 1;
+        while let Some(began) = self.next_overdue(now, allowed) {
+            self.pass(odometer(began.after(allowed)));
         }
-        while let Some(index) = self.first {
-            match self.calls[index as usize].found_at {
-                Some(found) if odometer(now).saturating_sub(found) >= span => self.remove(index),
+        while let Some(call) = self.calls.get(self.first as usize) {
+            match call.note {
+                Some(found) if odometer(now).saturating_sub(found) >= span => {
+                    self.remove(self.first);
+                }
                 _ => break,
             }
         }
     }
 
-    /// How many were overdue when last looked for.
-    pub(super) fn overdue(&self) -> u64 {
-        self.overdue
+    /// When the first began that the cursor has not passed, if it is overdue.
+    pub(super) fn next_overdue(&self, now: Time, allowed: Duration) -> Option<Time> {
+        self.waiting_since().filter(|began| now.since(*began) > allowed)
+    }
+
+    /// The cursor passes a call, and leaves a note.
+    pub(crate) fn pass(&mut self, note: u64) {
+        if let Some(call) = self.calls.get_mut(self.cursor as usize) {
+            call.note = Some(note);
+            self.cursor = call.after;
+            self.passed += 1;
+        }
+    }
+
+    /// When the first began that the cursor has not passed.
+    pub(crate) fn waiting_since(&self) -> Option<Time> {
+        self.calls.get(self.cursor as usize).map(|call| call.began)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == NONE
+    }
+
+    /// How many the cursor has passed.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// How many are overdue at `now`, without changing anything.
     pub(super) fn overdue_at(&self, now: Time) -> u64 {
-        let Some(allowed) = self.allowed else { return 0 };
-        let mut overdue = self.overdue;
+        self.allowed.map_or(0, |allowed| self.passed + self.overdue_beyond(now, allowed))
+    }
+
+    /// How many are overdue at `now` beyond those that the cursor has passed.
+    /// Changes nothing.
+    pub(crate) fn overdue_beyond(&self, now: Time, allowed: Duration) -> u64 {
+        let mut overdue = 0;
         let mut next = self.cursor;
-        while let Some(call) = next.map(|index| &self.calls[index as usize]) {
+        while let Some(call) = self.calls.get(next as usize) {
             if now.since(call.began) <= allowed {
                 break;
             }
@@ -174,31 +237,31 @@ impl InFlight {
         overdue
     }
 
-    /// When the first of the overdue began.
-    pub(super) fn overdue_since(&self) -> Option<Time> {
-        let first = self.first.filter(|_| self.overdue > 0)?;
-        Some(self.calls[first as usize].began)
+    /// When the first of those began that the cursor has passed.
+    pub(super) fn passed_since(&self) -> Option<Time> {
+        let first = self.calls.get(self.first as usize).filter(|_| self.passed > 0)?;
+        Some(first.began)
     }
 
+    #[inline]
     fn remove(&mut self, index: u32) {
         let call = &mut self.calls[index as usize];
         call.turn = (call.turn + 1) % (1 << Place::TURN_BITS);
         let (before, after) = (call.before, call.after);
-        if call.found_at.is_some() {
-            self.overdue -= 1;
-        }
-        if self.cursor == Some(index) {
+        self.passed -= u64::from(call.note.is_some());
+        call.after = self.free;
+        self.free = index;
+        if self.cursor == index {
             self.cursor = after;
         }
-        match before {
-            Some(before) => self.calls[before as usize].after = after,
+        match self.calls.get_mut(before as usize) {
+            Some(call) => call.after = after,
             None => self.first = after,
         }
-        match after {
-            Some(after) => self.calls[after as usize].before = before,
+        match self.calls.get_mut(after as usize) {
+            Some(call) => call.before = before,
             None => self.last = before,
         }
-        self.free.push(index);
     }
 }
 
@@ -218,7 +281,7 @@ mod tests {
         for seed in 0..50u64 {
             let mut noise = crate::backoff::Noise::new(seed);
             let mut draw = |below: u64| (noise.draw() * below as f64) as u64;
-            let mut in_flight = InFlight::new(Duration::from_nanos(ALLOWED));
+            let mut in_flight = InFlight::new(Some(Duration::from_nanos(ALLOWED)));
             let mut calls: Vec<(Place, u64, Option<u64>)> = Vec::new();
             let (mut now, mut odometer) = (0, 0);
             for _ in 0..2_000 {
@@ -245,9 +308,11 @@ mod tests {
                 }
                 calls.retain(|(.., found)| found.is_none_or(|found| odometer - found < 20));
                 let late: Vec<_> = calls.iter().filter(|(.., found)| found.is_some()).collect();
-                assert_eq!(in_flight.overdue(), late.len() as u64);
-                assert_eq!(in_flight.overdue_since(), late.first().map(|(_, began, _)| at(*began)));
-                assert_eq!(in_flight.calls.len() - in_flight.free.len(), calls.len());
+                assert_eq!(in_flight.passed(), late.len() as u64);
+                assert_eq!(in_flight.passed_since(), late.first().map(|(_, began, _)| at(*began)));
+                let free = |next: &u32| in_flight.calls.get(*next as usize).map(|call| call.after);
+                let free = std::iter::successors(Some(in_flight.free), free).count() - 1;
+                assert_eq!(in_flight.calls.len() - free, calls.len());
             }
         }
     }

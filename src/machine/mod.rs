@@ -13,10 +13,10 @@ mod throttling;
 
 use std::time::Duration;
 
+pub(crate) use self::in_flight::{InFlight, Place};
 use self::{
     closed::Closed,
     half_open::{Decision, HalfOpen, Lapse},
-    in_flight::Place,
     ramp::Ramp,
     throttling::Throttling,
 };
@@ -128,8 +128,9 @@ impl Ticket {
         let role = match role {
             Role::Call => return Self::call(generation),
             Role::PassedOver => 0,
-            Role::Tracked(place) => place.to_bits() << 2 | 1,
+            Role::Tracked(place) => return Self::tracked(generation, place),
             Role::Probe(id) => id << 2 | 2,
+            Role::Overdue(place) => place.to_bits() << 2 | 3,
         };
         Self { generation, kind: Kind::Special, role }
     }
@@ -157,17 +158,34 @@ impl Ticket {
         self.kind == Kind::Call
     }
 
-    /// Whether its age counts while it lasts.
-    pub(crate) const fn is_tracked(&self) -> bool {
-        matches!(self.role(), Role::Tracked(_))
+    /// For a call whose age counts while it lasts, by where it waits.
+    #[inline]
+    pub(crate) const fn tracked(generation: u64, place: Place) -> Self {
+        Self { generation, kind: Kind::Special, role: place.to_bits() << 2 | 1 }
     }
 
+    /// For a call that the machine has heard of, by the place that it gave it.
+    pub(crate) fn overdue(generation: u64, place: Place) -> Self {
+        Self::new(generation, Role::Overdue(place))
+    }
+
+    /// Where it waits, if its age counts while it lasts.
+    #[inline]
+    pub(crate) const fn place(&self) -> Option<Place> {
+        match self.role() {
+            Role::Tracked(place) => Some(place),
+            _ => None,
+        }
+    }
+
+    #[inline]
     const fn role(&self) -> Role {
         match (self.kind, self.role & 3) {
             (Kind::Call, _) => Role::Call,
             (Kind::Special, 0) => Role::PassedOver,
             (Kind::Special, 1) => Role::Tracked(Place::from_bits(self.role >> 2)),
-            (Kind::Special, _) => Role::Probe(self.role >> 2),
+            (Kind::Special, 2) => Role::Probe(self.role >> 2),
+            (Kind::Special, _) => Role::Overdue(Place::from_bits(self.role >> 2)),
         }
     }
 }
@@ -177,12 +195,22 @@ impl Ticket {
 enum Role {
     /// The rules judge it.
     Call,
-    /// The rules judge it, and its age while it lasts.
+    /// The rules judge it, and its age while it lasts. The machine hears of that
+    /// when it is overdue; until then it waits in a place that the machine does
+    /// not know.
     Tracked(Place),
+    /// The same, of a call that the machine has taken over.
+    Overdue(Place),
     /// It decides a half-open episode.
     Probe(u64),
     /// It passed over the machine's head, by an override.
     PassedOver,
+}
+
+impl Role {
+    fn of_call(calls: &Closed) -> Self {
+        if calls.tracks_calls() { Self::Tracked(Place::NOWHERE) } else { Self::Call }
+    }
 }
 
 /// How a call ended.
@@ -345,8 +373,9 @@ pub(crate) enum Gate {
     Closed,
     /// Admit, and forget successes that are not slow.
     Clean,
-    /// Ask; but whoever only looks may go on.
-    Tracking,
+    /// Ask, because calls are overdue, or may come to be; but whoever only looks
+    /// may go on.
+    Overdue,
     /// Admit, and add up successes that are not slow and end before that: tell
     /// the sum to [`Machine::add_successes`], before anything else.
     Tally { until: Time },
@@ -406,7 +435,7 @@ impl Machine {
         self.revision = legacy.revision;
     }
 
-    /// Asks for a permit. If the machine is not `obeyed`, what it would refuse
+    /// Asks for a permit; where its age counts, one without a place yet. If the machine is not `obeyed`, what it would refuse
     /// passes as under observe-only; an operator is obeyed always.
     pub(crate) fn acquire(
         &mut self,
@@ -527,14 +556,24 @@ impl Machine {
 
     /// The call goes on, but its age says nothing any more.
     pub(crate) fn untrack(&mut self, ticket: &Ticket) {
-        if !ticket.is_tracked() || ticket.generation != self.generation {
+        if ticket.generation != self.generation {
             return;
         }
-        if let (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), Role::Tracked(place)) =
+        if let (Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }), Role::Overdue(place)) =
             (&mut self.phase, ticket.role())
         {
             calls.end(place);
         }
+    }
+
+    /// Hears of a call that began then, in this generation, and has not ended: no
+    /// earlier than those it heard of before. Returns its place here.
+    pub(crate) fn take_over(&mut self, began: Time) -> Place {
+        let place = match &mut self.phase {
+            Phase::Closed(calls) | Phase::Ramp(Ramp { calls, .. }) => calls.take_over(began),
+            Phase::Open(_) | Phase::HalfOpen(_) => None,
+        };
+        place.unwrap_or(Place::NOWHERE)
     }
 
     /// Counts a refusal that no `acquire` made.
@@ -829,6 +868,11 @@ impl Machine {
         self.generation
     }
 
+    /// Whether it wants to hear of calls that are overdue.
+    pub(crate) fn watches_calls(&self) -> bool {
+        self.rules.slow_calls.is_some()
+    }
+
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -837,7 +881,7 @@ impl Machine {
         match &self.phase {
             _ if self.overlay.is_some() => Gate::Ask,
             Phase::Closed(closed) if closed.may_throttle() => Gate::Ask,
-            Phase::Closed(closed) if closed.tracks_calls() => Gate::Tracking,
+            Phase::Closed(closed) if closed.minds_calls() => Gate::Overdue,
             Phase::Closed(closed) if closed.is_clean() => Gate::Clean,
             Phase::Closed(closed) => match closed.only_sums_until() {
                 Some(until) if !self.is_cold() => Gate::Tally { until },
@@ -862,7 +906,7 @@ impl Machine {
                 if !calls.admit(self.now, facts) {
                     return Err(self.rejection());
                 }
-                calls.begin(self.now).map_or(Role::Call, Role::Tracked)
+                Role::of_call(calls)
             }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
@@ -879,7 +923,7 @@ impl Machine {
                 if !ramp.admit(self.now) {
                     return Err(self.rejection());
                 }
-                ramp.calls.begin(self.now).map_or(Role::Call, Role::Tracked)
+                Role::of_call(&ramp.calls)
             }
         };
         Ok(self.ticket(role))
