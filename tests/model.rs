@@ -1755,12 +1755,12 @@ const SECOND: u64 = 1_000 * MS;
 const HOUR: u64 = 3_600 * SECOND;
 
 /// Each history has a few setups to take others' parts from.
-const OTHERS: usize = 3;
+const OTHERS: usize = 2;
 
 fn case() -> impl Strategy<Value = (Setup, [Setup; OTHERS], Vec<Op>)> {
     let eighths = prop::option::weighted(0.4, 1..8usize);
     let history = prop::collection::vec(op(), 30..=80);
-    let setups = (setup(), [setup(), setup(), setup()]);
+    let setups = (setup(), [setup(), setup()]);
     (setups, eighths, history).prop_map(|((setup, others), eighths, mut history)| {
         if let Some(eighths) = eighths {
             history.splice(0..0, up_the_ramp(&setup, eighths));

@@ -148,25 +148,21 @@ impl Observer for Log {
 fn the_same_configuration_changes_nothing_but_the_revision() {
     let ramp = prop::option::of((1..2_000u64).prop_map(Duration::from_millis));
     let throttle = prop::option::of((1.0..3.0f64, 0..8u64));
-    let cases = (rules("same"), ramp, throttle, history(), any::<u64>(), 1..20usize);
+    let seed = any::<u64>();
+    let config =
+        (rules("same"), ramp, throttle, seed).prop_map(|(mut config, ramp, throttle, seed)| {
+            if let Some(over) = ramp {
+                config = config.ramp(over);
+            }
+            if let Some((k, minimum)) = throttle {
+                config = config.throttle(Throttle::new(k).window(SECOND).minimum_calls(minimum));
+            }
+            // The seed is the same, and the jitter with it.
+            config.open_for(Backoff::exponential(SECOND / 2, 4 * SECOND).jitter(0.3).seed(seed))
+        });
+    let cases = (config, history(), 1..20usize);
     let reached = RefCell::new(HashSet::new());
-    let law = |(mut config, ramp, throttle, history, seed, every): (
-        ConfigBuilder,
-        Option<Duration>,
-        Option<(f64, u64)>,
-        Vec<Step>,
-        u64,
-        usize,
-    )| {
-        if let Some(over) = ramp {
-            config = config.ramp(over);
-        }
-        if let Some((k, minimum)) = throttle {
-            config = config.throttle(Throttle::new(k).window(SECOND).minimum_calls(minimum));
-        }
-        // The seed is the same, and the jitter with it.
-        let waits = Backoff::exponential(SECOND / 2, 4 * SECOND).jitter(0.3).seed(seed);
-        let config = config.open_for(waits);
+    let law = |(config, history, every): (ConfigBuilder, Vec<Step>, usize)| {
         let (left, right) = (Twin::new(&config), Twin::new(&config));
         let (mut left_runs, mut right_runs) = (Vec::new(), Vec::new());
         let mut times = 0;
@@ -185,10 +181,11 @@ fn the_same_configuration_changes_nothing_but_the_revision() {
             prop_assert_eq!(after.revision, before.revision + times);
             prop_assert_eq!(left.timeless(before), right.timeless(after), "step {}", index);
             prop_assert_eq!(left.told(), right.told());
+            prop_assert_eq!(left.shares.told(), right.shares.told());
         }
         Ok(())
     };
-    let runs = Runs { cases: 500, failure_persistence: None, ..Runs::default() };
+    let runs = Runs { cases: 300, failure_persistence: None, ..Runs::default() };
     TestRunner::new(runs).run(&cases, law).unwrap_or_else(|error| panic!("{error}"));
     // Closed, open and probing; throttling, and on the ramp.
     assert_eq!(reached.into_inner().len(), 5);
@@ -199,15 +196,32 @@ struct Twin {
     circuit: Circuit,
     clock: ManualClock,
     log: histories::Log,
+    shares: Shares,
     born: std::time::Instant,
+}
+
+/// Keeps the shares it is told of.
+#[derive(Clone, Default)]
+struct Shares(Arc<Mutex<Vec<f64>>>);
+
+impl Shares {
+    fn told(&self) -> Vec<f64> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Shares {
+    fn on_admitted_share(&self, _: &str, share: f64) {
+        self.0.lock().unwrap().push(share);
+    }
 }
 
 impl Twin {
     fn new(config: &ConfigBuilder) -> Self {
         let (clock, log) = (ManualClock::new(), histories::Log::default());
-        let born = clock.now();
-        let config = config.clone().clock(&clock).observer(log.clone()).build().unwrap();
-        Self { circuit: Circuit::new(config), clock, log, born }
+        let (born, shares) = (clock.now(), Shares::default());
+        let config = config.clone().clock(&clock).observer(log.clone()).observer(shares.clone());
+        Self { circuit: Circuit::new(config.build().unwrap()), clock, log, shares, born }
     }
 
     fn take(&self, step: &Step, running: &mut Vec<Permit>) {
@@ -460,6 +474,22 @@ fn those_found_overdue_are_found_again_by_a_longer_threshold_when_it_is_time() {
     drop((calls, fourth));
 }
 
+#[test]
+fn those_overdue_are_no_older_in_a_window_of_another_kind() {
+    let at_four = |config| slow(SECOND)(config).minimum_calls(4);
+    let time = |config| at_four(config).window(Window::time(60 * SECOND));
+    let bench = Bench::new(at_four);
+    bench.clock.advance(HOUR);
+    let calls: [Permit; 3] = bench.permits();
+    bench.clock.advance(2 * SECOND);
+    // Found, and one too few to open.
+    let fourth = bench.permit();
+    bench.reconfigure(time);
+    bench.clock.advance(2 * SECOND);
+    assert!(bench.circuit.try_acquire().is_err(), "all four are overdue");
+    drop((calls, fourth));
+}
+
 // Open -----------------------------------------------------------------------
 
 #[test]
@@ -586,6 +616,7 @@ fn a_probe_given_back_is_none_where_more_are_out_than_permitted() {
     let bench = Bench::new(|config| config);
     let [first, second, third] = bench.probes();
     bench.reconfigure(|config| config.probes(Probes::new(1)));
+    assert!(bench.circuit.try_acquire().is_err(), "three are out, and one permitted");
     finish(first, 'i');
     finish(second, 'd');
     assert!(bench.circuit.try_acquire().is_err(), "one is out, and one permitted");
@@ -720,13 +751,6 @@ fn without_a_ramp_the_circuit_is_closed() {
 
 #[test]
 fn a_throttle_comes_changes_and_goes() {
-    #[derive(Clone, Default)]
-    struct Shares(Arc<Mutex<Vec<f64>>>);
-    impl Observer for Shares {
-        fn on_admitted_share(&self, _: &str, share: f64) {
-            self.0.lock().unwrap().push(share);
-        }
-    }
     let shares = Shares::default();
     let bench = Bench::new(|config| config.observer(shares.clone()));
     let throttle =
@@ -748,7 +772,7 @@ fn a_throttle_comes_changes_and_goes() {
     assert_eq!(share(&bench), 0.5, "it knows them still");
     bench.reconfigure(|config| config);
     (0..20).for_each(|_| drop(bench.permit()));
-    assert_eq!(*shares.0.lock().unwrap(), [0.91, 0.5, 1.0, 0.5, 1.0]);
+    assert_eq!(shares.told(), [0.91, 0.5, 1.0, 0.5, 1.0]);
 }
 
 // All of it ------------------------------------------------------------------
@@ -822,10 +846,13 @@ fn observers_are_told_what_has_changed_once_and_in_order() {
 #[test]
 fn a_transition_shows_the_rates_of_the_rules_it_was_made_by() {
     #[derive(Clone, Default)]
-    struct Late(Arc<Mutex<(Option<Circuit>, Vec<Option<f64>>)>>);
+    struct Late {
+        circuit: Arc<Mutex<Option<Circuit>>>,
+        rates: Arc<Mutex<Vec<Option<f64>>>>,
+    }
     impl Observer for Late {
         fn on_override(&self, _: &str, _: Option<&Override>) {
-            let circuit = self.0.lock().unwrap().0.take().unwrap();
+            let circuit = self.circuit.lock().unwrap().take().unwrap();
             // Told of once this has returned.
             circuit.trip();
             let other = Config::builder("shop").minimum_calls(20).build().unwrap();
@@ -833,15 +860,15 @@ fn a_transition_shows_the_rates_of_the_rules_it_was_made_by() {
         }
 
         fn on_transition(&self, transition: &Transition) {
-            self.0.lock().unwrap().1.push(transition.window.failure_rate);
+            self.rates.lock().unwrap().push(transition.window.failure_rate);
         }
     }
     let late = Late::default();
     let bench = Bench::new(|config| config.observer(late.clone()));
     bench.run("sf");
-    late.0.lock().unwrap().0 = Some(bench.circuit.clone());
+    *late.circuit.lock().unwrap() = Some(bench.circuit.clone());
     bench.circuit.set_override(Override::observe_only());
-    assert_eq!(late.0.lock().unwrap().1, [Some(0.5)]);
+    assert_eq!(*late.rates.lock().unwrap(), [Some(0.5)]);
 }
 
 #[test]
@@ -878,7 +905,7 @@ fn a_configuration_of_another_name_is_refused() {
 #[test]
 fn a_circuit_tells_what_it_goes_by() {
     let bench = Bench::new(|config| config);
-    let other = config(&bench.clock).failure_rate(0.3).ramp(SECOND).build().unwrap();
+    let other = config(&bench.clock).failure_rate(0.3).measure_latency().build().unwrap();
     bench.circuit.reconfigure(other.clone()).unwrap();
     assert_eq!(format!("{:?}", bench.circuit.config()), format!("{other:?}"));
 }

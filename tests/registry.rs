@@ -18,8 +18,8 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
 use tower_breaker::{
     Backoff, Circuit, Command, Config, ConfigBuilder, DuplicateName, EventKind, Key, KeyedCircuits,
-    KeyedCircuitsBuilder, Lagged, ManualClock, Observer, Outcome, Override, Registry, Start, State,
-    Step, Subscription,
+    KeyedCircuitsBuilder, Lagged, ManualClock, Observer, Outcome, Override, Probes, Registry,
+    Start, State, Step, Subscription,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -684,10 +684,32 @@ fn a_state_that_time_ended_unseen_is_put_right_when_it_is_told() {
     bench.clock.advance(100 * SECOND);
     // Reading alone tells nobody, but knows.
     assert_eq!(bench.known().last().unwrap().worst, State::Open);
+    bench.clock.advance(60 * SECOND);
+    let worst =
+        |bench: &Bench| -> Vec<State> { bench.known().iter().map(|step| step.worst).collect() };
+    assert_eq!(worst(&bench)[6..], [State::Open; 5]);
+    // The next call is a probe, and tells when the lease was over.
     let _ = bench.circuit.try_acquire();
-    let worst: Vec<_> = bench.known().iter().map(|step| step.worst).collect();
-    assert_eq!(worst, [State::Open; 7]);
+    assert_eq!(worst(&bench), [State::Open; 11]);
     drop(probe);
+}
+
+#[test]
+fn a_ramp_that_ended_unseen_ends_in_the_ribbon_where_it_did() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let rules = brittle(&clock).ramp(20 * SECOND).probes(Probes::new(1));
+    let circuit = registry.circuit(rules.build().unwrap()).unwrap();
+    circuit.trip();
+    clock.advance(SECOND);
+    call(&circuit, Outcome::Success);
+    clock.advance(60 * SECOND);
+    // Told of only now.
+    call(&circuit, Outcome::Success);
+    let steps = registry.vitals(&circuit).unwrap().series.steps;
+    let worst: Vec<_> = steps.into_iter().flatten().map(|step| step.worst).collect();
+    let closed = State::Closed;
+    assert_eq!(worst, [State::Open, State::HalfOpen, closed, closed, closed]);
 }
 
 #[test]
@@ -835,9 +857,11 @@ fn each_key_has_vitals_of_its_own_and_they_go_with_its_circuit() {
     drop(one);
     let stray = Circuit::new(config("hosts"));
     assert!(registry.vitals(&stray).is_none());
-    while group.evict_idle() < 2 {
+    for _ in 0..3 {
         clock.advance(60 * SECOND);
+        group.evict_idle();
     }
+    assert!(group.is_empty());
     let one = group.get_or_create("one");
     assert_eq!(step(&one).calls, 0);
 }

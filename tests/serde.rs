@@ -217,7 +217,7 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 prop_compose! {
     fn backoff()(
-        (initial, more) in (duration(), duration()),
+        (initial, more) in (duration(), prop_oneof![Just(Duration::ZERO), duration()]),
         factor in prop_oneof![Just(1.0), 1.0..5.0],
         jitter in prop_oneof![Just(0.0), 0.0..1.0],
         seed in prop::option::of(0..i64::MAX as u64),

@@ -86,7 +86,6 @@ impl Permit {
     }
 
     /// Ends the call, unless it has ended.
-    #[inline]
     pub(crate) fn end(&mut self, outcome: Option<Outcome>) {
         if self.ticket.is_some() {
             let reading = self.read();
@@ -119,6 +118,13 @@ impl Permit {
             #[cfg(feature = "keyed")]
             self.end_joined(outcome, reading);
         }
+    }
+
+    /// Ends the call because it is dropped. Few are, and each place where a
+    /// permit goes out of scope would have a copy of this.
+    #[cold]
+    fn abandon(&mut self) {
+        self.end(thread::panicking().then_some(Outcome::Failure));
     }
 
     /// Notes that the dependency asked to be left alone for so long.
@@ -192,7 +198,7 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            self.end(thread::panicking().then_some(Outcome::Failure));
+            self.abandon();
         }
     }
 }

@@ -115,7 +115,7 @@ impl Circuit {
     /// circuit reaches.
     pub fn restore(config: Config, saved: Saved) -> Result<Self, ConfigError> {
         saved.validate(&config)?;
-        let legacy = saved.as_of(config.clock.date());
+        let legacy = saved.left_at(config.clock.date());
         Ok(Self::after(Some(legacy), config, None, crate::defaults::observers()))
     }
 }
@@ -167,7 +167,7 @@ impl Saved {
     }
 
     /// What is left of it at that date.
-    fn as_of(self, date: SystemTime) -> Legacy {
+    fn left_at(self, date: SystemTime) -> Legacy {
         let passed = date.duration_since(self.saved_at).unwrap_or_default();
         let left = self.wait_left.saturating_sub(passed);
         let active_override = self.active_override.and_then(|over| match over.expires_in {

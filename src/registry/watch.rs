@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn nobody_who_watches_is_on_the_path_of_a_call() {
+        let bench = Bench::new();
+        let observers: [Arc<dyn Observer>; 1] = [Arc::new(bench.watch)];
+        assert!(!observers.iter().any(|observer| observer.hears_calls()));
+    }
+
+    #[test]
     fn latency_is_that_of_the_last_minute() {
         let bench = Bench::new();
         assert_eq!(bench.vitals().latency, None);

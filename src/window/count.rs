@@ -207,7 +207,7 @@ mod tests {
                 let mut ring = CountRing::new(before);
                 (0..calls).for_each(|i| ring.record(sample(i)));
                 let mut resized = ring.resized(after);
-                assert_eq!(resized.recorded(), calls.into());
+                assert_eq!(resized.recorded(), u64::from(calls));
                 let mut fresh = CountRing::new(after);
                 (calls.saturating_sub(before)..calls).for_each(|i| fresh.record(sample(i)));
                 for i in calls..calls + 300 {
