@@ -207,8 +207,8 @@ fn rehearse(registry: &Registry, more: usize) -> Result<(), BoxError> {
             pace.tick().await;
             for circuit in &circuits {
                 if let Ok(permit) = circuit.try_acquire() {
-                    let is_bad = random() % 20 == 0;
-                    permit.record(if is_bad { Outcome::Failure } else { Outcome::Success });
+                    let is_good = random() % 20 < 19;
+                    permit.record(if is_good { Outcome::Success } else { Outcome::Failure });
                 }
             }
         }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{advance, timeout};
 use tower::ServiceExt;
-use tower_breaker::{AdminBody, AdminService, Circuit, Config, Outcome, Override, Registry};
+use tower_breaker::{AdminBody, AdminService, Circuit, Clock, Config, Outcome, Override, Registry};
 
 use crate::site::{Ask, OPERATOR, SECOND, bearer};
 
@@ -160,10 +160,10 @@ async fn a_tick_tells_of_those_that_changed_and_an_empty_one_is_the_heartbeat() 
     let mut reader = Reader::new(&admin).await;
     reader.expect("snapshot").await;
     for _ in 0..3 {
-        let before = tokio::time::Instant::now();
+        let before = Clock::tokio().now();
         let tick = reader.expect("tick").await;
         assert_eq!(ids(&tick), [""; 0], "nothing has changed");
-        let waited = before.elapsed();
+        let waited = Clock::tokio().now() - before;
         assert!(
             (SECOND - 2 * MILLISECOND..=SECOND + 2 * MILLISECOND).contains(&waited),
             "{waited:?}"
@@ -297,7 +297,7 @@ async fn every_stream_ends_at_once_when_the_server_shuts_down() {
     let mut waiting = Reader::new(&admin).await;
     waiting.expect("snapshot").await;
     let mut fresh = Reader::new(&admin).await;
-    let before = tokio::time::Instant::now();
+    let before = Clock::tokio().now();
     let handle = admin.clone();
     let ended = tokio::spawn(async move {
         let end = waiting.expect("end").await;
@@ -309,7 +309,7 @@ async fn every_stream_ends_at_once_when_the_server_shuts_down() {
     handle.shutdown();
     ended.await.unwrap();
     assert_eq!(fresh.expect("end").await.data["reason"], "shutdown");
-    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert_eq!(Clock::tokio().now() - before, Duration::ZERO);
     let (status, said) = Reader::open(&admin, Ask::get("/api/v1/stream")).await.err().unwrap();
     assert_eq!((status.as_u16(), &said["error"]["code"]), (503, &json!("shutting_down")));
 }
