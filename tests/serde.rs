@@ -494,7 +494,8 @@ fn a_snapshot_shows_what_a_page_needs() {
     for _ in 0..2 {
         circuit.try_acquire().unwrap().record(Outcome::Failure);
     }
-    circuit.set_override(Override::observe_only().reason("a <b> \"test\"").until_cleared());
+    let over = Override::observe_only().reason("a <b> \"test\"").owner("alice").until_cleared();
+    circuit.set_override(over);
     clock.advance(Duration::from_millis(1_200));
     let shown = serde_json::to_value(circuit.snapshot()).unwrap();
     assert_eq!(
@@ -513,8 +514,9 @@ fn a_snapshot_shows_what_a_page_needs() {
     assert_eq!(shown["totals"]["failure"], 2);
     assert_eq!(
         shown["active_override"],
-        json!({"kind": "observe_only", "reason": "a <b> \"test\"", "owner": null, "expires_in_ms": null})
+        json!({"kind": "observe_only", "reason": "a <b> \"test\"", "owner": "alice", "expires_in_ms": null})
     );
+    assert_eq!(shown["revision"], 2);
 
     circuit.clear_override();
     clock.advance(5 * SECOND);
