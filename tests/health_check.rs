@@ -156,6 +156,32 @@ async fn instead_of_probes_they_close_or_begin_the_ramp() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operator_ends_the_wait_whatever_the_checks_say() {
+    let (circuit, dependency) = (circuit(), Dependency::default());
+    circuit.run_health_check(dependency.check()).unwrap();
+    circuit.trip();
+    pass(WAIT + SECOND).await;
+    assert!(circuit.snapshot().awaits_health_check);
+    circuit.end_wait().unwrap();
+    circuit.try_acquire().unwrap().record(Outcome::Success);
+    assert_eq!(circuit.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_begin_earlier_where_the_wait_is_cut() {
+    let long = config().open_for(Backoff::fixed(100 * WAIT)).build().unwrap();
+    let (circuit, dependency) = (Circuit::new(long), Dependency::default());
+    circuit.run_health_check(dependency.check()).unwrap();
+    circuit.trip();
+    pass(WAIT).await;
+    circuit.reconfigure(config().build().unwrap()).unwrap();
+    pass(WAIT - SECOND).await;
+    assert_eq!(dependency.asked(), 0);
+    pass(SECOND).await;
+    assert_eq!(dependency.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_check_that_hangs_or_panics_has_failed_and_the_next_one_comes() {
     let circuit = circuit();
     let asked = Arc::new(AtomicU32::new(0));

@@ -1158,7 +1158,7 @@ mod telling {
             assert!(!name.starts_with("circuit_breaker_state"), "{name}: whose?");
             assert!(!name.starts_with("circuit_breaker_override"), "{name}: whose?");
         }
-        assert_eq!(series.len(), 5 + 3 + 2 + 17 + 3 + 2);
+        assert_eq!(series.len(), 5 + 3 + 2 + 18 + 3 + 2);
     }
 
     #[test]

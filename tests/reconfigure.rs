@@ -148,25 +148,21 @@ impl Observer for Log {
 fn the_same_configuration_changes_nothing_but_the_revision() {
     let ramp = prop::option::of((1..2_000u64).prop_map(Duration::from_millis));
     let throttle = prop::option::of((1.0..3.0f64, 0..8u64));
-    let cases = (rules("same"), ramp, throttle, history(), any::<u64>(), 1..20usize);
+    let seed = any::<u64>();
+    let config =
+        (rules("same"), ramp, throttle, seed).prop_map(|(mut config, ramp, throttle, seed)| {
+            if let Some(over) = ramp {
+                config = config.ramp(over);
+            }
+            if let Some((k, minimum)) = throttle {
+                config = config.throttle(Throttle::new(k).window(SECOND).minimum_calls(minimum));
+            }
+            // The seed is the same, and the jitter with it.
+            config.open_for(Backoff::exponential(SECOND / 2, 4 * SECOND).jitter(0.3).seed(seed))
+        });
+    let cases = (config, history(), 1..20usize);
     let reached = RefCell::new(HashSet::new());
-    let law = |(mut config, ramp, throttle, history, seed, every): (
-        ConfigBuilder,
-        Option<Duration>,
-        Option<(f64, u64)>,
-        Vec<Step>,
-        u64,
-        usize,
-    )| {
-        if let Some(over) = ramp {
-            config = config.ramp(over);
-        }
-        if let Some((k, minimum)) = throttle {
-            config = config.throttle(Throttle::new(k).window(SECOND).minimum_calls(minimum));
-        }
-        // The seed is the same, and the jitter with it.
-        let waits = Backoff::exponential(SECOND / 2, 4 * SECOND).jitter(0.3).seed(seed);
-        let config = config.open_for(waits);
+    let law = |(config, history, every): (ConfigBuilder, Vec<Step>, usize)| {
         let (left, right) = (Twin::new(&config), Twin::new(&config));
         let (mut left_runs, mut right_runs) = (Vec::new(), Vec::new());
         let mut times = 0;
@@ -620,6 +616,7 @@ fn a_probe_given_back_is_none_where_more_are_out_than_permitted() {
     let bench = Bench::new(|config| config);
     let [first, second, third] = bench.probes();
     bench.reconfigure(|config| config.probes(Probes::new(1)));
+    assert!(bench.circuit.try_acquire().is_err(), "three are out, and one permitted");
     finish(first, 'i');
     finish(second, 'd');
     assert!(bench.circuit.try_acquire().is_err(), "one is out, and one permitted");
@@ -849,10 +846,13 @@ fn observers_are_told_what_has_changed_once_and_in_order() {
 #[test]
 fn a_transition_shows_the_rates_of_the_rules_it_was_made_by() {
     #[derive(Clone, Default)]
-    struct Late(Arc<Mutex<(Option<Circuit>, Vec<Option<f64>>)>>);
+    struct Late {
+        circuit: Arc<Mutex<Option<Circuit>>>,
+        rates: Arc<Mutex<Vec<Option<f64>>>>,
+    }
     impl Observer for Late {
         fn on_override(&self, _: &str, _: Option<&Override>) {
-            let circuit = self.0.lock().unwrap().0.take().unwrap();
+            let circuit = self.circuit.lock().unwrap().take().unwrap();
             // Told of once this has returned.
             circuit.trip();
             let other = Config::builder("shop").minimum_calls(20).build().unwrap();
@@ -860,15 +860,15 @@ fn a_transition_shows_the_rates_of_the_rules_it_was_made_by() {
         }
 
         fn on_transition(&self, transition: &Transition) {
-            self.0.lock().unwrap().1.push(transition.window.failure_rate);
+            self.rates.lock().unwrap().push(transition.window.failure_rate);
         }
     }
     let late = Late::default();
     let bench = Bench::new(|config| config.observer(late.clone()));
     bench.run("sf");
-    late.0.lock().unwrap().0 = Some(bench.circuit.clone());
+    *late.circuit.lock().unwrap() = Some(bench.circuit.clone());
     bench.circuit.set_override(Override::observe_only());
-    assert_eq!(late.0.lock().unwrap().1, [Some(0.5)]);
+    assert_eq!(*late.rates.lock().unwrap(), [Some(0.5)]);
 }
 
 #[test]
@@ -905,7 +905,7 @@ fn a_configuration_of_another_name_is_refused() {
 #[test]
 fn a_circuit_tells_what_it_goes_by() {
     let bench = Bench::new(|config| config);
-    let other = config(&bench.clock).failure_rate(0.3).ramp(SECOND).build().unwrap();
+    let other = config(&bench.clock).failure_rate(0.3).measure_latency().build().unwrap();
     bench.circuit.reconfigure(other.clone()).unwrap();
     assert_eq!(format!("{:?}", bench.circuit.config()), format!("{other:?}"));
 }

@@ -18,8 +18,8 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
 use tower_breaker::{
     Backoff, Circuit, Command, Config, ConfigBuilder, DuplicateName, EventKind, Key, KeyedCircuits,
-    KeyedCircuitsBuilder, Lagged, ManualClock, Observer, Outcome, Override, Registry, Start, State,
-    Step, Subscription,
+    KeyedCircuitsBuilder, Lagged, ManualClock, Observer, Outcome, Override, Probes, Registry,
+    Start, State, Step, Subscription,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -173,6 +173,67 @@ fn what_happens_is_told_in_its_order_and_in_a_sentence() {
     let ids: Vec<_> = told.events.iter().map(|event| event.id).collect();
     assert_eq!(ids, (1..=10).collect::<Vec<u64>>());
     assert_eq!((told.missed, told.last_id), (0, 10));
+}
+
+#[test]
+fn a_reconfiguration_and_an_owner_are_told_by_their_names() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let circuit = registry.circuit(brittle(&clock).build().unwrap()).unwrap();
+    circuit.reconfigure(brittle(&clock).minimum_calls(5).build().unwrap()).unwrap();
+    circuit.set_override(Override::force_open().owner("alice"));
+    let told = registry.events_after(1, 10).events;
+    let sentences: Vec<_> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        sentences,
+        [
+            "inventory: reconfigured, minimum_calls: 10 -> 5",
+            "inventory: alice set force-open for 3600.0s",
+        ]
+    );
+    let EventKind::Reconfigured(reconfigured) = &told[0].kind else { panic!("{told:?}") };
+    assert_eq!(reconfigured.changes.len(), 1);
+}
+
+#[test]
+fn an_event_has_the_date_of_its_circuits_clock() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let circuit = registry.circuit(brittle(&clock).build().unwrap()).unwrap();
+    clock.advance(90 * SECOND);
+    circuit.trip();
+    let [registered, opened] = &registry.events_after(0, 10).events[..] else {
+        panic!("there are two")
+    };
+    assert_eq!(opened.at.duration_since(registered.at).unwrap(), 90 * SECOND);
+}
+
+#[test]
+fn one_that_is_restored_is_registered_as_it_was_and_counts_from_there() {
+    let clock = ManualClock::new();
+    let rules = || brittle(&clock).open_for(Backoff::fixed(60 * SECOND)).build().unwrap();
+    let before = Circuit::new(rules());
+    call(&before, Outcome::Success);
+    call(&before, Outcome::Failure);
+    call(&before, Outcome::Failure);
+    let saved = before.save();
+
+    let registry = Registry::new();
+    let circuit = registry.restore(rules(), saved.clone()).unwrap();
+    assert_eq!(registry.get("inventory").unwrap().state(), State::Open);
+    assert_eq!(kinds(&registry), ["registered"]);
+    clock.advance(SECOND);
+    registry.sample();
+    let vitals = registry.vitals(&circuit).unwrap();
+    let step = vitals.series.steps[59].unwrap();
+    assert_eq!((step.calls, step.worst, vitals.rates.calls), (0, State::Open, 0.0));
+    assert_eq!(circuit.snapshot().totals.failure, 2);
+
+    let error = registry.restore(rules(), saved.clone()).unwrap_err();
+    assert_eq!(error.field(), "name");
+    let other = Config::builder("other").build().unwrap();
+    assert_eq!(registry.restore(other, saved).unwrap_err().field(), "saved.name");
+    assert!(registry.get("other").is_none());
 }
 
 #[test]
@@ -684,10 +745,32 @@ fn a_state_that_time_ended_unseen_is_put_right_when_it_is_told() {
     bench.clock.advance(100 * SECOND);
     // Reading alone tells nobody, but knows.
     assert_eq!(bench.known().last().unwrap().worst, State::Open);
+    bench.clock.advance(60 * SECOND);
+    let worst =
+        |bench: &Bench| -> Vec<State> { bench.known().iter().map(|step| step.worst).collect() };
+    assert_eq!(worst(&bench)[6..], [State::Open; 5]);
+    // The next call is a probe, and tells when the lease was over.
     let _ = bench.circuit.try_acquire();
-    let worst: Vec<_> = bench.known().iter().map(|step| step.worst).collect();
-    assert_eq!(worst, [State::Open; 7]);
+    assert_eq!(worst(&bench), [State::Open; 11]);
     drop(probe);
+}
+
+#[test]
+fn a_ramp_that_ended_unseen_ends_in_the_ribbon_where_it_did() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let rules = brittle(&clock).ramp(20 * SECOND).probes(Probes::new(1));
+    let circuit = registry.circuit(rules.build().unwrap()).unwrap();
+    circuit.trip();
+    clock.advance(SECOND);
+    call(&circuit, Outcome::Success);
+    clock.advance(60 * SECOND);
+    // Told of only now.
+    call(&circuit, Outcome::Success);
+    let steps = registry.vitals(&circuit).unwrap().series.steps;
+    let worst: Vec<_> = steps.into_iter().flatten().map(|step| step.worst).collect();
+    let closed = State::Closed;
+    assert_eq!(worst, [State::Open, State::HalfOpen, closed, closed, closed]);
 }
 
 #[test]
@@ -835,9 +918,11 @@ fn each_key_has_vitals_of_its_own_and_they_go_with_its_circuit() {
     drop(one);
     let stray = Circuit::new(config("hosts"));
     assert!(registry.vitals(&stray).is_none());
-    while group.evict_idle() < 2 {
+    for _ in 0..3 {
         clock.advance(60 * SECOND);
+        group.evict_idle();
     }
+    assert!(group.is_empty());
     let one = group.get_or_create("one");
     assert_eq!(step(&one).calls, 0);
 }
@@ -848,4 +933,42 @@ fn handles_may_go_anywhere() {
     anywhere::<Registry>();
     anywhere::<Subscription>();
     anywhere::<Lagged>();
+}
+
+#[test]
+fn one_call_in_32_is_timed_for_the_registry_and_for_nobody_else() {
+    #[derive(Default, Clone)]
+    struct Timed(Arc<Mutex<Vec<Option<Duration>>>>);
+
+    impl Observer for Timed {
+        fn on_call(&self, call: &tower_breaker::Call<'_>) {
+            self.0.lock().unwrap().push(call.latency);
+        }
+    }
+
+    let (clock, registry, timed) = (ManualClock::new(), Registry::new(), Timed::default());
+    let config = Config::builder("inventory").clock(&clock).observer(timed.clone());
+    let circuit = registry.circuit(config.build().unwrap()).unwrap();
+    for call in 0..96 {
+        let permit = circuit.try_acquire().unwrap();
+        clock.advance(Duration::from_millis(10));
+        match call % 3 {
+            0 => drop(permit),
+            1 => permit.record(Outcome::Failure),
+            _ => permit.record(Outcome::Success),
+        }
+        circuit.reset();
+    }
+    let latency = registry.vitals(&circuit).unwrap().latency.unwrap();
+    assert_eq!(latency.samples, 3);
+    let off = latency.p50.as_secs_f64() / 0.01;
+    assert!((0.97..=1.03).contains(&off), "{latency:?}");
+    assert_eq!(*timed.0.lock().unwrap(), vec![None; 96]);
+
+    // Where every call is timed, all hear of it, and samples are samples still.
+    let config = Config::builder("payments").clock(&clock).observer(timed.clone());
+    let circuit = registry.circuit(config.measure_latency().build().unwrap()).unwrap();
+    (0..64).for_each(|_| circuit.try_acquire().unwrap().record(Outcome::Success));
+    assert_eq!(registry.vitals(&circuit).unwrap().latency.unwrap().samples, 2);
+    assert_eq!(timed.0.lock().unwrap()[96..], vec![Some(Duration::ZERO); 64]);
 }

@@ -224,11 +224,18 @@ fn observers_hear_of_the_override_with_the_first_call_and_not_of_the_state() {
     before.circuit.trip();
     before.circuit.set_override(Override::observe_only().owner("alice"));
     let log = Log::default();
-    let config = config().observer(log.clone());
-    let after = Process::restored(before.circuit.save(), SECOND, config);
+    let watched = config().observer(log.clone());
+    let after = Process::restored(before.circuit.save(), SECOND, watched);
     assert!(log.0.lock().unwrap().is_empty());
     after.call(Outcome::Success);
     assert_eq!(*log.0.lock().unwrap(), ["alice"]);
+
+    // Of one that is over by then they hear nothing.
+    let (log, down) = (Log::default(), 2 * HOUR);
+    let after = Process::restored(before.circuit.save(), down, config().observer(log.clone()));
+    let _ = after.circuit.try_acquire();
+    assert_eq!(log.0.lock().unwrap().len(), 1, "it is half-open");
+    assert!(!log.0.lock().unwrap().contains(&"alice".to_owned()));
 }
 
 #[test]

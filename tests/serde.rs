@@ -1,12 +1,12 @@
 //! Configurations in and out, and what a page is shown.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower_breaker::{
-    Backoff, Beyond, Cancellation, Circuit, Config, ConfigBuilder, KeyedCircuits, ManualClock,
-    Outcome, Override, Probes, Start, Throttle, Window,
+    Backoff, Beyond, Cancellation, Cause, Circuit, Config, ConfigBuilder, KeyedCircuits,
+    ManualClock, Outcome, Override, Probes, Quorum, Saved, Start, State, Throttle, Window,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -217,7 +217,7 @@ fn duration() -> impl Strategy<Value = Duration> {
 
 prop_compose! {
     fn backoff()(
-        (initial, more) in (duration(), duration()),
+        (initial, more) in (duration(), prop_oneof![Just(Duration::ZERO), duration()]),
         factor in prop_oneof![Just(1.0), 1.0..5.0],
         jitter in prop_oneof![Just(0.0), 0.0..1.0],
         seed in prop::option::of(0..i64::MAX as u64),
@@ -327,6 +327,145 @@ proptest! {
     }
 }
 
+fn cause() -> impl Strategy<Value = Option<Cause>> {
+    // As circuits come to them.
+    (0..=7).prop_map(|kind| {
+        if kind == 7 {
+            let parent = Circuit::new(Config::builder("all").build().unwrap());
+            let template = Config::builder("hosts").build().unwrap();
+            let group = KeyedCircuits::builder(template).parent(&parent, Quorum::count(1));
+            group.build().unwrap().get_or_create("one").trip();
+            return parent.snapshot().cause;
+        }
+        let clock = ManualClock::new();
+        let rules = Config::builder("inventory").clock(&clock).sustained_for(Duration::ZERO);
+        let rules = match kind {
+            0 | 6 => rules,
+            1 => rules.minimum_calls(2).failure_rate(0.3),
+            2 => rules.consecutive_failures(2),
+            3 => rules.no_failure_rate().minimum_calls(2).slow_calls(SECOND, 1.0 / 3.0),
+            4 => rules.consecutive_failures(2).probes(Probes::new(2).successes(1)),
+            _ => rules.start(Start::Open),
+        };
+        let circuit = Circuit::new(rules.build().unwrap());
+        if kind == 6 {
+            circuit.trip();
+        }
+        for _ in 0..4 {
+            let taken = circuit.try_acquire();
+            clock.advance(Duration::from_millis(if kind == 3 { 1_500 } else { 1 }));
+            taken.into_iter().filter(|_| kind != 0).for_each(|call| call.record(Outcome::Failure));
+            if kind == 4 {
+                clock.advance(5 * SECOND);
+            }
+        }
+        let cause = circuit.snapshot().cause;
+        assert_eq!(cause.is_none(), kind == 0, "{cause:?}");
+        cause
+    })
+}
+
+prop_compose! {
+    fn saved()(
+        cause in cause(),
+        at in (0..4_000_000_000u64, 0..1_000_000_000u32),
+        (state_for, wait, wait_left) in (duration(), duration(), duration()),
+        (revision, step) in (0..u64::MAX, 0..u32::MAX),
+        state in prop::sample::select(vec![State::Closed, State::Open, State::HalfOpen]),
+        counts in prop::array::uniform12(0..u64::MAX),
+        over in prop::option::of((
+            prop::sample::select(
+                vec![Override::force_open(), Override::force_closed(), Override::observe_only()]
+            ),
+            prop::option::of(".*"),
+            prop::option::of(".*"),
+            prop::option::of(duration()),
+        )),
+    ) -> Saved {
+        let mut saved = Circuit::new(Config::default()).save();
+        saved.saved_at = SystemTime::UNIX_EPOCH + Duration::new(at.0, at.1);
+        (saved.state_for, saved.wait, saved.wait_left) = (state_for, wait, wait_left);
+        (saved.revision, saved.step, saved.state, saved.cause) = (revision, step, state, cause);
+        let totals = &mut saved.totals;
+        [
+            totals.success,
+            totals.failure,
+            totals.slow,
+            totals.ignored,
+            totals.cancelled,
+            totals.stale,
+            totals.rejected,
+            totals.would_reject,
+            totals.opened,
+            totals.fallback_answered,
+            totals.fallback_failed,
+            totals.fallback_cancelled,
+        ] = counts;
+        saved.active_override = over.map(|(mut over, reason, owner, expires_in)| {
+            (over.reason, over.owner, over.expires_in) = (reason, owner, expires_in);
+            over
+        });
+        saved
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_was_saved_comes_back_as_it_went(saved in saved()) {
+        let json = serde_json::to_string(&saved).unwrap();
+        let read: Saved = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(read, saved, "{}", json);
+    }
+}
+
+#[test]
+fn what_was_not_saved_here_is_refused_by_its_field() {
+    let circuit = Circuit::new(Config::default());
+    circuit.trip();
+    circuit.set_override(Override::force_open());
+    let written = serde_json::to_value(circuit.save()).unwrap();
+    let read = |change: fn(&mut Value)| {
+        let mut changed = written.clone();
+        change(&mut changed);
+        serde_json::from_value::<Saved>(changed).map_err(|error| error.to_string())
+    };
+    assert!(read(|_| {}).is_ok());
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 8] = [
+        (
+            |saved| saved["state"] = json!("ajar"),
+            "state is \"ajar\", but must be one of `closed`, `open`, `half_open`",
+        ),
+        (
+            |saved| saved["step"] = json!(-1),
+            "step is -1, but must be a whole number, at least 0 and at most 4294967295",
+        ),
+        (
+            |saved| saved["totals"]["success"] = json!(0.5),
+            "totals.success is 0.5, but must be a whole number, at least 0 and at most 18446744073709551615",
+        ),
+        (
+            |saved| saved["cause"]["code"] = json!("moonlight"),
+            "cause.code is \"moonlight\", but must be that of a cause that opens a circuit",
+        ),
+        (|saved| saved["cause"]["code"] = json!("quorum"), "the key `open` is missing"),
+        (
+            |saved| saved["active_override"]["kind"] = json!("no"),
+            "active_override.kind is \"no\", but must be one of `force_open`, `force_closed`, `observe_only`",
+        ),
+        (|saved| saved["waits"] = json!("1s"), "unknown key `waits`, did you mean `wait`?"),
+        (
+            |saved| drop(saved.as_object_mut().unwrap().remove("revision")),
+            "the key `revision` is missing",
+        ),
+    ];
+    for (change, said) in cases {
+        assert_eq!(read(change).unwrap_err(), said);
+    }
+    let said = read(|saved| saved["saved_at"] = json!("yesterday")).unwrap_err();
+    assert!(said.starts_with("saved_at is \"yesterday\", but must be a date such as"), "{said}");
+}
+
 #[test]
 fn a_circuit_tells_the_rules_it_goes_by() {
     let config = Config::builder("inventory")
@@ -374,7 +513,7 @@ fn a_snapshot_shows_what_a_page_needs() {
     assert_eq!(shown["totals"]["failure"], 2);
     assert_eq!(
         shown["active_override"],
-        json!({"kind": "observe_only", "reason": "a <b> \"test\"", "expires_in_ms": null})
+        json!({"kind": "observe_only", "reason": "a <b> \"test\"", "owner": null, "expires_in_ms": null})
     );
 
     circuit.clear_override();
@@ -418,10 +557,12 @@ mod events {
         let registry = Registry::new();
         let circuit = registry.circuit(Config::default()).unwrap();
         circuit.trip();
-        circuit.set_override(Override::force_closed().reason("because"));
+        circuit.set_override(Override::force_closed().reason("because").owner("bob"));
         circuit.clear_override();
         let command = Command::new("reset").by("alice").reason("deployed");
         registry.record_command(&circuit, command).unwrap();
+        let stricter = Config::builder("default").minimum_calls(5).build().unwrap();
+        circuit.reconfigure(stricter).unwrap();
         let events = registry.events_after(0, 10).events;
         let shown = |index: usize| serde_json::to_value(&*events[index]).unwrap();
 
@@ -448,9 +589,16 @@ mod events {
             (&json!("override_cleared"), &json!(false))
         );
         let past = serde_json::to_value(registry.events_after(1, 2)).unwrap();
-        assert_eq!((&past["missed"], &past["last_id"]), (&json!(0), &json!(5)));
+        assert_eq!((&past["missed"], &past["last_id"]), (&json!(0), &json!(6)));
         assert_eq!(past["events"], json!([shown(1), shown(2)]));
         assert_eq!((&shown(4)["action"], &shown(4)["by"]), (&json!("reset"), &json!("alice")));
+        assert_eq!(
+            (&shown(2)["by"], &shown(2)["override"]["owner"]),
+            (&json!("bob"), &json!("bob"))
+        );
+        assert_eq!(shown(5)["revision"], circuit.snapshot().revision);
+        let change = json!({"field": "minimum_calls", "from": "10", "to": "5"});
+        assert_eq!(shown(5)["changes"], json!([change]));
     }
 
     #[test]

@@ -362,5 +362,5 @@ fn nobody_takes_the_metrics_of_a_shadow_for_a_live_circuit() {
             r#"transitions_total [("cause", "consecutive-failures"), ("from", "closed"), ("to", "open")]"#,
         ]
     );
-    assert_eq!(series.len(), 3 + 10 + 17);
+    assert_eq!(series.len(), 3 + 10 + 18);
 }

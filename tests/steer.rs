@@ -78,14 +78,17 @@ fn the_revision_grows_by_one_with_each_change_and_with_nothing_else() {
     grows_by(0, "what was refused");
 }
 
-type Steering = fn(IfRevision<'_>) -> Result<u64, SteerError>;
+type Steer = fn(IfRevision<'_>) -> Result<u64, SteerError>;
+
+/// A name, what is done, and whether it shows.
+type Steering = (&'static str, Steer, fn(&Snapshot) -> bool);
 
 fn reconfigured() -> Config {
     Config::builder("shop").minimum_calls(3).build().unwrap()
 }
 
 /// All there are, with what each changes, from open and under an override.
-const STEERINGS: [(&str, Steering, fn(&Snapshot) -> bool); 6] = [
+const STEERINGS: [Steering; 6] = [
     ("trip", |it| it.trip(), |_| true),
     ("reset", |it| it.reset(), |seen| seen.state == State::Closed),
     ("end_wait", |it| it.end_wait(), |seen| seen.state == State::HalfOpen),

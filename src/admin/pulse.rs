@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -54,7 +54,7 @@ pub(super) struct Snapshot {
     at: Instant,
     /// The number of the last event it may not know of yet.
     pub(super) last_id: u64,
-    pub(super) json: Bytes,
+    pub(super) json: Arc<str>,
 }
 
 impl Pulse {

@@ -7,8 +7,13 @@ use super::{answer, body::AdminBody};
 
 /// An answer that says no: a status, a code for a program, a sentence for a
 /// person.
+///
+/// Boxed: it is seldom there, and results are moved often.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct Refusal(Box<Said>);
+
+#[derive(Debug)]
+struct Said {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -19,23 +24,24 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), field: None, current: None, header: None }
+        let message = message.into();
+        Self(Box::new(Said { status, code, message, field: None, current: None, header: None }))
     }
 
     /// Names the field at fault.
     pub(super) fn field(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.0.field = Some(field.into());
         self
     }
 
     /// Says how it is instead.
     pub(super) fn current(mut self, current: Value) -> Self {
-        self.current = Some(current);
+        self.0.current = Some(current);
         self
     }
 
     fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.0.header = Some((name, value));
         self
     }
 
@@ -134,20 +140,20 @@ impl Refusal {
     /// The object under `error`.
     pub(super) fn to_json(&self) -> Value {
         let mut error = Map::new();
-        error.insert("code".into(), self.code.into());
-        error.insert("message".into(), self.message.as_str().into());
-        if let Some(field) = &self.field {
+        error.insert("code".into(), self.0.code.into());
+        error.insert("message".into(), self.0.message.as_str().into());
+        if let Some(field) = &self.0.field {
             error.insert("field".into(), field.as_str().into());
         }
-        if let Some(current) = &self.current {
+        if let Some(current) = &self.0.current {
             error.insert("current".into(), current.clone());
         }
         error.into()
     }
 
     pub(super) fn into_response(self) -> Response<AdminBody> {
-        let mut response = answer::json(self.status, &json!({ "error": self.to_json() }));
-        if let Some((name, value)) = self.header {
+        let mut response = answer::json(self.0.status, &json!({ "error": self.to_json() }));
+        if let Some((name, value)) = self.0.header {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response

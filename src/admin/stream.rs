@@ -127,9 +127,8 @@ impl EventStream {
             Ok(missed) => {
                 let mut text = String::new();
                 let snapshot = self.service.pulse.snapshot(&self.service);
-                let json = str::from_utf8(&snapshot.json).unwrap_or_default();
                 // Without its number: the events before it are yet to come.
-                sse::push(&mut text, "snapshot", None, json);
+                sse::push(&mut text, "snapshot", None, &snapshot.json);
                 if let Some(event) = missed {
                     let data = view::event(&event).to_string();
                     sse::push(&mut text, "event", Some(event.id), &data);
@@ -150,8 +149,7 @@ impl EventStream {
     /// All circuits, and from there on.
     fn push_snapshot(&mut self, text: &mut String) {
         let snapshot = self.service.pulse.snapshot(&self.service);
-        let json = str::from_utf8(&snapshot.json).unwrap_or_default();
-        sse::push(text, "snapshot", Some(snapshot.last_id), json);
+        sse::push(text, "snapshot", Some(snapshot.last_id), &snapshot.json);
         self.subscription = self.service.settings.registry.subscribe_after(snapshot.last_id);
         self.told = self.service.second();
     }

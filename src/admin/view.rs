@@ -104,7 +104,7 @@ impl Seen {
             ages.insert("override".into(), over);
         }
         let Series { step, running_for, .. } = self.vitals.series;
-        ages.insert("step_left_ms".into(), millis(step.saturating_sub(running_for)).into());
+        ages.insert("step_left_ms".into(), millis(step.saturating_sub(running_for)));
         ages
     }
 

@@ -103,7 +103,7 @@ impl Clock {
     /// What the calendar says: for what outlives the process. It may be set
     /// back.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    pub(super) fn date(&self) -> SystemTime {
+    pub(crate) fn date(&self) -> SystemTime {
         match &self.0 {
             Kind::System => SystemTime::now(),
             #[cfg(feature = "tokio")]

@@ -87,7 +87,6 @@ impl Permit {
     }
 
     /// Ends the call, unless it has ended.
-    #[inline]
     pub(crate) fn end(&mut self, outcome: Option<Outcome>) {
         if self.ticket.is_some() {
             let reading = self.read();

@@ -1,8 +1,11 @@
 //! What of a circuit outlives its process.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use super::{Circuit, Config};
+use super::{Circuit, Config, Observer};
 use crate::{
     cause::Cause, config_error::ConfigError, machine, overrides::Override, state::State,
     totals::Totals,
@@ -117,9 +120,18 @@ impl Circuit {
     /// If it is another circuit's, by its name, or if a count is beyond what any
     /// circuit reaches.
     pub fn restore(config: Config, saved: Saved) -> Result<Self, ConfigError> {
+        Self::restore_watched(config, saved, crate::defaults::observers())
+    }
+
+    /// The same, with other observers than the features'.
+    pub(crate) fn restore_watched(
+        config: Config,
+        saved: Saved,
+        observers: Vec<Arc<dyn Observer>>,
+    ) -> Result<Self, ConfigError> {
         saved.validate(&config)?;
-        let legacy = saved.as_of(config.clock.date());
-        Ok(Self::after(Some(legacy), config, None, crate::defaults::observers()))
+        let legacy = saved.left_at(config.clock.date());
+        Ok(Self::after(Some(legacy), config, None, observers))
     }
 }
 
@@ -170,7 +182,7 @@ impl Saved {
     }
 
     /// What is left of it at that date.
-    fn as_of(self, date: SystemTime) -> Legacy {
+    fn left_at(self, date: SystemTime) -> Legacy {
         let passed = date.duration_since(self.saved_at).unwrap_or_default();
         let left = self.wait_left.saturating_sub(passed);
         let active_override = self.active_override.and_then(|over| match over.expires_in {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use crate::{Override, Transition};
+use crate::{Override, Reconfigured, Transition};
 
 /// Something that happened to a registered circuit. `Display` says it in one
 /// sentence.
@@ -12,8 +12,8 @@ pub struct Event {
     /// Its number: one more than that of the event before, in the whole
     /// registry. The first is 1.
     pub id: u64,
-    /// The wall clock's time when it was told. Not in the order of the numbers
-    /// if that clock was set back.
+    /// The calendar's time when it was told. Not in the order of the numbers if
+    /// that was set back.
     pub at: SystemTime,
     /// The circuit's name.
     pub circuit: Arc<str>,
@@ -68,8 +68,8 @@ pub enum EventKind {
         /// Whether its time had come; otherwise somebody lifted it.
         expired: bool,
     },
-    /// Its rules were replaced.
-    Reconfigured,
+    /// It goes by other rules.
+    Reconfigured(Reconfigured),
     /// Somebody asked something of it: see
     /// [`Registry::record_command`](crate::Registry::record_command).
     Command(Command),
@@ -85,7 +85,7 @@ impl EventKind {
             Self::Transition(_) => "transition",
             Self::OverrideSet(_) => "override-set",
             Self::OverrideCleared { .. } => "override-cleared",
-            Self::Reconfigured => "reconfigured",
+            Self::Reconfigured(_) => "reconfigured",
             Self::Command(_) => "command",
         }
     }
@@ -142,8 +142,10 @@ impl fmt::Display for Command {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let EventKind::Transition(transition) = &self.kind {
-            return transition.fmt(f);
+        match &self.kind {
+            EventKind::Transition(transition) => return transition.fmt(f),
+            EventKind::Reconfigured(reconfigured) => return reconfigured.fmt(f),
+            _ => {}
         }
         f.write_str(&self.circuit)?;
         self.key.iter().try_for_each(|key| write!(f, "[{key:?}]"))?;
@@ -151,10 +153,9 @@ impl fmt::Display for Event {
         match &self.kind {
             EventKind::Registered => f.write_str("it was registered"),
             EventKind::Removed => f.write_str("it was removed from the registry"),
-            // Told above.
-            EventKind::Transition(transition) => transition.fmt(f),
             EventKind::OverrideSet(over) => {
-                write!(f, "an operator set {}", over.kind.as_str())?;
+                let owner = over.owner.as_deref().unwrap_or("an operator");
+                write!(f, "{owner} set {}", over.kind.as_str())?;
                 match over.expires_in {
                     Some(left) => write!(f, " for {left:.1?}")?,
                     None => f.write_str(" until it is cleared")?,
@@ -163,8 +164,9 @@ impl fmt::Display for Event {
             }
             EventKind::OverrideCleared { expired: true } => f.write_str("the override has run out"),
             EventKind::OverrideCleared { expired: false } => f.write_str("the override was lifted"),
-            EventKind::Reconfigured => f.write_str("its configuration was replaced"),
             EventKind::Command(command) => command.fmt(f),
+            // Told above.
+            EventKind::Transition(_) | EventKind::Reconfigured(_) => Ok(()),
         }
     }
 }

@@ -61,11 +61,11 @@ impl Ring {
     pub(super) fn publish_if(
         &self,
         told: impl FnOnce() -> bool,
+        at: SystemTime,
         circuit: &Arc<str>,
         key: Option<&Arc<str>>,
         kind: EventKind,
     ) -> Option<(u64, Waiters)> {
-        let at = wall_clock();
         let (circuit, key) = (Arc::clone(circuit), key.cloned());
         let mut state = self.lock();
         if state.closed || !told() {
@@ -296,11 +296,3 @@ impl fmt::Display for Lagged {
 }
 
 impl Error for Lagged {}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a person asks when it was; nothing is decided by it"
-)]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
-}

@@ -13,6 +13,7 @@ mod watch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{
     collections::{BTreeMap, btree_map},
+    convert,
     error::Error,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,7 +30,10 @@ use self::{
     history::{Ring, Waiters},
     watch::Watch,
 };
-use crate::circuit::{Circuit, Config, Observer};
+use crate::{
+    circuit::{Circuit, Config, Observer, Saved},
+    config_error::ConfigError,
+};
 
 /// Circuits by name, with what happened to them: a handle, cheap to clone;
 /// clones are the same registry.
@@ -140,10 +144,35 @@ impl Registry {
     ///
     /// [`DuplicateName`] if there is one of this name.
     pub fn circuit(&self, config: Config) -> Result<Circuit, DuplicateName> {
+        self.register(config, convert::identity, |config, watched| {
+            Ok(Circuit::of_group(config, None, watched))
+        })
+    }
+
+    /// Makes a circuit that goes on where a saved one was: see
+    /// [`Circuit::restore`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Circuit::restore`], and one that names `name` if there is a
+    /// circuit of this name.
+    pub fn restore(&self, config: Config, saved: Saved) -> Result<Circuit, ConfigError> {
+        self.register(config, DuplicateName::among_others, |config, watched| {
+            Circuit::restore_watched(config, saved, watched)
+        })
+    }
+
+    /// Makes a circuit with its observers, if its name is free.
+    fn register<E>(
+        &self,
+        config: Config,
+        taken: impl FnOnce(DuplicateName) -> E,
+        make: impl FnOnce(Config, Vec<Arc<dyn Observer>>) -> Result<Circuit, E>,
+    ) -> Result<Circuit, E> {
         let mut entries = self.0.entries();
         let name: Arc<str> = config.name().into();
         let btree_map::Entry::Vacant(vacant) = entries.entry(Arc::clone(&name)) else {
-            return Err(DuplicateName { name });
+            return Err(taken(DuplicateName { name }));
         };
         let clock = config.clock().clone();
         let first = config.first_state();
@@ -158,7 +187,8 @@ impl Registry {
             Arc::new(crate::tracing::Trace),
             watch.clone(),
         ];
-        let circuit = Circuit::of_group(config, None, observers);
+        let circuit = make(config, observers)?;
+        watch.begin(&circuit);
         // Before anybody can find it, and so before anything else of it.
         let waiters = watch.publish(EventKind::Registered);
         vacant.insert(Entry::One(One {
@@ -231,12 +261,11 @@ impl Registry {
     pub fn keyed(
         &self,
         builder: crate::KeyedCircuitsBuilder,
-    ) -> Result<crate::KeyedCircuits, crate::ConfigError> {
+    ) -> Result<crate::KeyedCircuits, ConfigError> {
         let mut entries = self.0.entries();
         let name: Arc<str> = builder.name().into();
         let btree_map::Entry::Vacant(vacant) = entries.entry(Arc::clone(&name)) else {
-            let expected = "the registry has a circuit of that name";
-            return Err(crate::ConfigError::new("name", format_args!("{name:?}"), expected));
+            return Err(DuplicateName { name }.among_others());
         };
         let group = Group::build(builder, &self.0.ring)?;
         let circuits = group.circuits().clone();
@@ -388,6 +417,12 @@ impl DuplicateName {
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, among what else may be wrong.
+    fn among_others(self) -> ConfigError {
+        let expected = "the registry has a circuit of that name";
+        ConfigError::new("name", format_args!("{:?}", self.name), expected)
     }
 }
 

@@ -150,6 +150,14 @@ impl Track {
         }
     }
 
+    /// Takes in the first look at the circuit, before anything was counted.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) {
+        self.last.seen = Counts::of(&snapshot.totals);
+        self.looks = [self.last].into();
+        self.state = snapshot.state;
+        self.steps = [Slot::starting(snapshot.state, false)].into();
+    }
+
     /// Takes in a look at the circuit.
     pub(super) fn sample(&mut self, now: Instant, snapshot: &Snapshot) {
         self.advance(now);

@@ -47,6 +47,11 @@ impl Watch {
         Self { ring, circuit, key, clock, track, over: Mutex::default(), left }
     }
 
+    /// Looks at the circuit for the first time: it may have had another life.
+    pub(super) fn begin(&self, circuit: &Circuit) {
+        self.track().begin(&circuit.snapshot());
+    }
+
     /// Adds an event, unless the circuit has left.
     pub(super) fn publish(&self, kind: EventKind) -> Option<(u64, Waiters)> {
         self.publish_if(|| true, kind)
@@ -59,7 +64,7 @@ impl Watch {
 
     fn publish_if(&self, told: impl FnOnce() -> bool, kind: EventKind) -> Option<(u64, Waiters)> {
         let told = || self.left.get().is_none() && told();
-        self.ring.publish_if(told, &self.circuit, self.key.as_ref(), kind)
+        self.ring.publish_if(told, self.clock.date(), &self.circuit, self.key.as_ref(), kind)
     }
 
     /// Looks at the circuit's totals.
@@ -115,8 +120,8 @@ impl Observer for Watch {
         });
     }
 
-    fn on_reconfigured(&self, _: &Reconfigured) {
-        self.publish(EventKind::Reconfigured);
+    fn on_reconfigured(&self, reconfigured: &Reconfigured) {
+        self.publish(EventKind::Reconfigured(reconfigured.clone()));
     }
 
     fn on_latency_sample(&self, _: &str, latency: Duration) {
@@ -168,6 +173,13 @@ mod tests {
 
     fn is_about(read: Duration, millis: u64) -> bool {
         (read.as_secs_f64() * 1e3 / millis as f64 - 1.0).abs() < 0.03
+    }
+
+    #[test]
+    fn nobody_who_watches_is_on_the_path_of_a_call() {
+        let bench = Bench::new();
+        let observers: [Arc<dyn Observer>; 1] = [Arc::new(bench.watch)];
+        assert!(!observers.iter().any(|observer| observer.hears_calls()));
     }
 
     #[test]

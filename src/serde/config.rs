@@ -91,7 +91,7 @@ impl Serialize for Config {
 }
 
 /// A duration as a person writes it.
-struct Human(Duration);
+pub(super) struct Human(pub(super) Duration);
 
 impl Serialize for Human {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

@@ -9,7 +9,8 @@ use crate::{Event, EventKind, History, Latency, Rates, Series, Step, Vitals};
 
 /// `id`, `at` (RFC 3339, UTC), `circuit_id`, `name`, `key`, `kind` (in
 /// `snake_case`), `sentence`, `by` and `reason`; and by kind `from`, `to`,
-/// `cause`, `generation`, `open_for_ms`, `override`, `expired` or `action`.
+/// `cause`, `generation`, `open_for_ms`, `override`, `expired`, `revision`,
+/// `changes` or `action`.
 ///
 /// `circuit_id` is [`Event::circuit_id`].
 impl Serialize for Event {
@@ -40,7 +41,11 @@ impl Serialize for Event {
             EventKind::OverrideSet(over) => map.serialize_entry("override", over)?,
             EventKind::OverrideCleared { expired } => map.serialize_entry("expired", expired)?,
             EventKind::Command(command) => map.serialize_entry("action", &command.action)?,
-            EventKind::Registered | EventKind::Removed | EventKind::Reconfigured => {}
+            EventKind::Reconfigured(reconfigured) => {
+                map.serialize_entry("revision", &reconfigured.revision)?;
+                map.serialize_entry("changes", &reconfigured.changes)?;
+            }
+            EventKind::Registered | EventKind::Removed => {}
         }
         map.end()
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    Cause, Override, OverrideKind, Progress, Snapshot, State, Totals, Transition, WindowSnapshot,
+    Cause, ConfigChange, Override, OverrideKind, Progress, Snapshot, State, Totals, Transition,
+    WindowSnapshot,
 };
 
 /// A duration in milliseconds, to the nanosecond.
@@ -156,6 +157,18 @@ impl Serialize for Snapshot {
         shown.serialize_field("awaits_health_check", &self.awaits_health_check)?;
         shown.serialize_field("totals", &self.totals)?;
         shown.serialize_field("active_override", &self.active_override)?;
+        shown.end()
+    }
+}
+
+/// Its fields.
+impl Serialize for ConfigChange {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self { field, from, to: becomes } = self;
+        let mut shown = to.serialize_struct("ConfigChange", 3)?;
+        shown.serialize_field("field", field)?;
+        shown.serialize_field("from", from)?;
+        shown.serialize_field("to", becomes)?;
         shown.end()
     }
 }

@@ -1,12 +1,18 @@
 //! Single values, each of which knows the name of its setting, so that errors
 //! can tell it.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 
 /// A duration as a person writes it.
 pub(super) struct Span(pub(super) &'static str);
+
+/// A time by the calendar, as RFC 3339 has it.
+pub(super) struct Moment(pub(super) &'static str);
 
 /// A whole number up to a limit.
 pub(super) struct Whole(pub(super) &'static str, pub(super) u64);
@@ -59,6 +65,41 @@ impl Visitor<'_> for Span {
             E::custom(format_args!(
                 "{} is {text:?}, but must be a duration such as \"10s\", \"250ms\" or \"1h 30m\" \
                  ({error})",
+                self.0
+            ))
+        })
+    }
+}
+
+impl Moment {
+    /// The nearest that can be written: of a calendar set before 1970 or past
+    /// 9999.
+    pub(super) fn of(at: SystemTime) -> impl fmt::Display {
+        let first = SystemTime::UNIX_EPOCH;
+        let last = first + Duration::from_secs(253_402_300_799);
+        humantime::format_rfc3339_nanos(at.clamp(first, last))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Moment {
+    type Value = SystemTime;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<SystemTime, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Moment {
+    type Value = SystemTime;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to be a date such as \"2030-01-31T12:00:00Z\"", self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<SystemTime, E> {
+        humantime::parse_rfc3339(text).map_err(|error| {
+            E::custom(format_args!(
+                "{} is {text:?}, but must be a date such as \"2030-01-31T12:00:00Z\" ({error})",
                 self.0
             ))
         })

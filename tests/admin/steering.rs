@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tower_breaker::{EventKind, OverrideKind, State};
 
-use crate::site::{Ask, Site};
+use crate::site::{Ask, Site, config};
 
 #[tokio::test]
 async fn an_override_has_a_reason_an_owner_and_an_end_and_is_told_of() {
@@ -153,4 +153,19 @@ async fn many_are_steered_at_once_if_they_are_as_many_as_one_thinks() {
         assert_eq!(bulk(body).await.json()["changed"], 12);
         assert!(site.registry.circuits().iter().all(|circuit| circuit.state() == state));
     }
+}
+
+#[tokio::test]
+async fn what_a_reconfiguration_changed_stands_in_the_history() {
+    let site = Site::new();
+    let other = config("inventory", &site.clock).minimum_calls(5).build().unwrap();
+    site.circuit("inventory").reconfigure(other).unwrap();
+    let detail = site.get("/api/v1/circuits/inventory").await.json();
+    assert_eq!(detail["circuit"]["window"]["limits"]["minimum_calls"], 5);
+    assert_eq!(detail["circuit"]["generation"], 1);
+    let event = &detail["events"][1];
+    assert_eq!(event["kind"], "reconfigured");
+    assert_eq!(event["sentence"], "inventory: reconfigured, minimum_calls: 10 -> 5");
+    let change = json!([{ "field": "minimum_calls", "from": "10", "to": "5" }]);
+    assert_eq!(event["changes"], change);
 }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{advance, timeout};
 use tower::ServiceExt;
-use tower_breaker::{AdminBody, AdminService, Circuit, Config, Outcome, Registry};
+use tower_breaker::{AdminBody, AdminService, Circuit, Config, Outcome, Override, Registry};
 
 use crate::site::{Ask, OPERATOR, SECOND, bearer};
 
@@ -58,7 +58,7 @@ impl Reader {
             // Much longer than a tick: one that never comes fails the test.
             let frame = timeout(60 * SECOND, self.body.frame()).await.expect("nothing comes");
             let bytes = frame?.unwrap().into_data().unwrap();
-            let text = str::from_utf8(&bytes).unwrap();
+            let text = std::str::from_utf8(&bytes).unwrap();
             assert!(text.ends_with("\n\n"), "{text}");
             self.read = text.trim_end().split("\n\n").map(parse).collect();
         }
@@ -190,12 +190,17 @@ async fn a_reader_that_missed_ticks_is_told_all_that_changed_meanwhile() {
     slow.expect("snapshot").await;
     quick.expect("snapshot").await;
     for (circuit, name) in all.iter().zip(["a", "b"]) {
-        circuit.try_acquire().unwrap().record(Outcome::Failure);
-        // What changed is told while it is news; the rates change with it.
-        assert!(ids(&quick.expect("tick").await).contains(&name));
+        // Changes once, and then no more.
+        circuit.set_override(Override::force_open().until_cleared());
+        assert_eq!(quick.expect("event").await.data["kind"], "override_set");
+        assert_eq!(ids(&quick.expect("tick").await), [name]);
     }
+    slow.expect("event").await;
+    slow.expect("event").await;
     let tick = slow.expect("tick").await;
     assert_eq!(ids(&tick), ["a", "b"]);
+    // As of now, and not of when it changed.
+    assert_eq!(tick.data["circuits"][0]["for_ms"], 2_000);
 }
 
 #[tokio::test(start_paused = true)]

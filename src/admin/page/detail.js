@@ -4,7 +4,7 @@ import { address, ask } from './api.js';
 import { Chart, h, shape, shapeOf, toneOf, write } from './draw.js';
 import { possible } from './flip.js';
 import { address as home, eventLines, reason, since } from './overview.js';
-import { circuits, left, overrideLeft, serverTime } from './store.js';
+import { circuits, left, overrideLeft, put, serverTime } from './store.js';
 import { clock, count, latency, percent, roughly, short, span, stateWord } from './text.js';
 
 const EVERY = 5e3; // ms between looks at the series and totals
@@ -130,8 +130,9 @@ class Detail {
   async load() {
     const circuit = circuits.get(this.id);
     try {
-      const { now, series, config, events } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
+      const { now, circuit: fresh, series, config, events } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
       if (this.gone || !series) return;
+      put(fresh);
       this.end = Date.parse(series.end);
       this.step = series.step_ms;
       // The last step is still running.

@@ -118,7 +118,7 @@ function inWords(key) {
 function above(value) {
   if (!(value > 0)) return 1;
   const ten = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * ten).find((n) => n >= value * 0.999);
+  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map((n) => n * ten).find((n) => n >= value * 0.999);
 }
 
 /**
@@ -134,7 +134,7 @@ export class Chart {
     this.marks = layers.map(({ kind, tone }) => s('path', { class: `${kind} ${tone}` }));
     this.hair = s('path', { class: 'hair' });
     this.plot.append(s('path', { class: 'grid', d: 'M0 0H60M0 50H60M0 100H60' }), ...this.marks, this.hair);
-    this.nothing = h('p', { class: 'nothing-here', hidden: true }, 'Nothing was measured.');
+    this.nothing = h('p', { class: 'nothing-here', hidden: true }, h('span', {}, 'Nothing was measured.'));
     this.top = h('span', { class: 'top-label' });
     this.middle = h('span', { class: 'middle-label' });
     this.legend = layers.map(({ name, tone, kind }) => {

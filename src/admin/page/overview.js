@@ -54,7 +54,7 @@ class Row {
 
   show() {
     const circuit = circuits.get(this.id);
-    if (!circuit || (this.circuit === circuit)) return;
+    if (!circuit || this.circuit === circuit) return;
     this.circuit = circuit;
     const look = `${shapeOf(circuit)} ${toneOf(circuit)} ${stateWord(circuit)}`;
     if (look !== this.look) {
@@ -65,12 +65,18 @@ class Row {
       this.known = true;
     }
     this.count();
-    write(this.rate, short(circuit.state === 'open' ? circuit.rates.rejected_per_s : circuit.rates.calls_per_s));
-    this.rateNote.classList.toggle('below', circuit.state === 'open');
-    write(this.rateNote, circuit.state === 'open' ? 'refused/s' : circuit.rates.rejected_per_s ? `/s, ${short(circuit.rates.rejected_per_s)} refused` : '/s');
+    this.showRate(circuit);
     write(this.p99, latency(circuit.latency?.p99_ms));
     this.spark.show(circuit.spark);
     this.ribbon.show(circuit.ribbon);
+  }
+
+  showRate({ state, rates: { calls_per_s: calls, rejected_per_s: refused } }) {
+    const [rate, note] = state === 'open' ? [short(refused), 'refused/s']
+      : refused ? [`${short(calls)}/s`, `${short(refused)} refused`] : [short(calls), '/s'];
+    write(this.rate, rate);
+    write(this.rateNote, note);
+    this.rateNote.classList.toggle('below', note !== '/s');
   }
 
   /** What the time alone changes. */
