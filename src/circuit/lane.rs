@@ -70,7 +70,13 @@ struct Apart {
 
 impl Lanes {
     pub(super) fn of(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, lanes: (0..lanes()).map(|_| OnceLock::new()).collect() })
+        let lanes =
+            Arc::new(Self { shared, lanes: (0..lanes()).map(|_| OnceLock::new()).collect() });
+        if cfg!(tower_breaker_loom) {
+            // A model check does not see that a lane is made before it is used.
+            (0..lanes.lanes.len()).for_each(|index| drop(Arc::clone(lanes.open(index))));
+        }
+        lanes
     }
 
     /// The lane of this thread.
