@@ -609,8 +609,12 @@ mod events {
         let registry = Registry::new();
         let config = Config::builder("inventory").clock(&clock).build().unwrap();
         let circuit = registry.circuit(config).unwrap();
+        let shown = |registry: &Registry| {
+            serde_json::to_value(registry.vitals(&circuit).unwrap()).unwrap()
+        };
+        assert_eq!(shown(&registry)["latency"], Value::Null);
         circuit.try_acquire().unwrap().record(Outcome::Success);
-        let shown = serde_json::to_value(registry.vitals(&circuit).unwrap()).unwrap();
+        let shown = shown(&registry);
         assert_eq!(shown["series"]["step_ms"], 15_000.0);
         for row in ["calls", "failures", "slow", "rejected", "p50_ms", "p99_ms", "state"] {
             let row = shown["series"][row].as_array().unwrap();
@@ -618,7 +622,7 @@ mod events {
         }
         assert_eq!(shown["series"]["calls"][59], 1);
         assert_eq!(shown["series"]["state"][59], "closed");
-        assert_eq!(shown["latency"], Value::Null);
+        assert_eq!(shown["latency"]["samples"], 1);
         assert_eq!(shown["rates"]["calls_per_s"], 1.0);
     }
 }

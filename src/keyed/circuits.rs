@@ -555,7 +555,7 @@ impl KeyedCircuitsBuilder {
     }
 
     /// Sets how many circuits there may be: 10,000 unless said, at most a
-    /// million. One takes about 2.3 KB, 32 bytes
+    /// million. One takes about 2.5 KB, 32 bytes
     /// for each processor (up to 16), and its key.
     ///
     /// A new key beyond that takes the place of a closed circuit: of one that
