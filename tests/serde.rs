@@ -609,9 +609,8 @@ mod events {
         let registry = Registry::new();
         let config = Config::builder("inventory").clock(&clock).build().unwrap();
         let circuit = registry.circuit(config).unwrap();
-        let shown = |registry: &Registry| {
-            serde_json::to_value(registry.vitals(&circuit).unwrap()).unwrap()
-        };
+        let shown =
+            |registry: &Registry| serde_json::to_value(registry.vitals(&circuit).unwrap()).unwrap();
         assert_eq!(shown(&registry)["latency"], Value::Null);
         circuit.try_acquire().unwrap().record(Outcome::Success);
         let shown = shown(&registry);

@@ -141,7 +141,7 @@ impl Admission {
     /// The whole of it.
     #[inline]
     pub(crate) fn permit(self, measured: bool) -> Permit {
-        self.lane.permit(self.generation, measured)
+        self.lane.permit(&self.lane.shared, self.generation, measured)
     }
 }
 

@@ -130,13 +130,19 @@ impl Deref for Lanes {
 }
 
 impl Lane {
-    /// The permit for a call that passes where everybody does.
+    /// The permit for a call that passes where everybody does. The caller has the
+    /// circuit at hand, and need not wait for the lane to find it.
     #[inline(always)]
-    pub(super) fn permit(self: &Arc<Self>, generation: u64, measured: bool) -> Permit {
-        let (ticket, started) = match self.shared.pace.timing(measured, &self.counters) {
+    pub(super) fn permit(
+        self: &Arc<Self>,
+        shared: &Shared,
+        generation: u64,
+        measured: bool,
+    ) -> Permit {
+        let (ticket, started) = match shared.pace.timing(measured, &self.counters) {
             Timing::No => (Ticket::call(generation), Time::NEVER),
-            Timing::Sampled => (Ticket::sample(generation), self.shared.now()),
-            Timing::Yes => (Ticket::call(generation), self.shared.now()),
+            Timing::Sampled => (Ticket::sample(generation), shared.now()),
+            Timing::Yes => (Ticket::call(generation), shared.now()),
         };
         Permit::new(Arc::clone(self), ticket, started)
     }

@@ -369,7 +369,7 @@ impl Circuit {
     pub(crate) fn pass(&self, measured: bool) -> Option<Permit> {
         let gate = self.0.gate.0.load();
         if gate.is_closed() {
-            Some(self.0.lane().permit(gate.generation(), measured))
+            Some(self.0.lane().permit(&self.0, gate.generation(), measured))
         } else {
             None
         }

@@ -87,11 +87,18 @@ impl Permit {
     }
 
     /// Ends the call, unless it has ended.
+    #[inline]
     pub(crate) fn end(&mut self, outcome: Option<Outcome>) {
         if self.ticket.is_some() {
-            let reading = self.read();
-            self.settle(outcome, reading);
+            self.end_now(outcome);
         }
+    }
+
+    /// Apart: each place where a permit goes out of scope would have a copy.
+    #[inline(never)]
+    fn end_now(&mut self, outcome: Option<Outcome>) {
+        let reading = self.read();
+        self.settle(outcome, reading);
     }
 
     /// Reads the clock, if anybody wants to know how long the call took.
@@ -105,7 +112,7 @@ impl Permit {
     }
 
     /// Ends the call, unless it has ended, with a duration read before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
         let reading = if reading.latency != Reading::UNKNOWN && self.lane.shared.pace.samples() {
             self.give_sample(reading)
@@ -115,7 +122,7 @@ impl Permit {
         self.settle_once_sampled(outcome, reading);
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle_once_sampled(&mut self, outcome: Option<Outcome>, reading: Reading) {
         let Some(ticket) = &self.ticket else { return };
         let shared = &*self.lane.shared;
@@ -187,8 +194,7 @@ impl Permit {
         shared.record(counters, ticket, end, reading);
     }
 
-    /// Ends the call because it is dropped. Few are, and each place where a
-    /// permit goes out of scope would have a copy of this.
+    /// Ends the call because it is dropped. Few are.
     #[cold]
     fn abandon(&mut self) {
         self.end(thread::panicking().then_some(Outcome::Failure));
