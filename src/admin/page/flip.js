@@ -28,7 +28,9 @@ const ACTS = {
   open: { word: 'Open', hint: 'once, for its usual wait', path: 'transition', method: 'POST', to: 'open', bulk: 'open', tone: 'open',
     does: (of) => `All calls will be refused until the circuit tries again by itself, after its usual wait. ${passing(of)}` },
   closed: { word: 'Reset', hint: 'close it, with an empty window', path: 'reset', method: 'POST', bulk: 'reset', tone: 'closed',
-    does: (of) => `It closes at once, with an empty window: all calls pass until a rule opens it again. ${refused(of)}` },
+    does: (of) => (of.override
+      ? `Its own rules start over, closed and with an empty window. It stays ${stateWord(of).toLowerCase()} until that ends. ${refused(of)}`
+      : `It closes at once, with an empty window: all calls pass until a rule opens it again. ${refused(of)}`) },
 };
 
 /** The acts that make sense for a circuit as it is. */
