@@ -80,7 +80,8 @@ export function decide(targets, { act, done }) {
     ends.hidden = !act.ends;
     const [, word, ms] = ENDS.find(([value]) => value === new FormData(form).get('end'));
     const end = ms == null ? word : `until ${clock(serverNow() + ms, false)} (${word.replace('1 hour', '1 h').replace('hours', 'h')})`;
-    write(preview, act.does(one ? mine.seen : sum(targets), end));
+    const held = one || act.ends || act === ACTS.clear ? 0 : targets.filter((target) => target.override).length;
+    write(preview, act.does(one ? mine.seen : sum(targets), end) + (held ? ` ${held} of them stay held as they are.` : ''));
     preview.dataset.tone = act.tone;
     write(submit, `${act.word}${act.ends && ms != null ? ` for ${word}` : ''}${one ? '' : `: ${targets.length} circuits`}`);
     submit.dataset.tone = act.tone;
