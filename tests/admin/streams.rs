@@ -183,6 +183,66 @@ async fn a_tick_tells_of_those_that_changed_and_an_empty_one_is_the_heartbeat() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_the_first_of_all_comes_whole_to_everybody() {
+    let (registry, admin) = site();
+    let mut early = Reader::new(&admin).await;
+    early.expect("snapshot").await;
+    circuit(&registry, "first");
+    // Within the same second somebody else looks.
+    Reader::new(&admin).await.expect("snapshot").await;
+    early.expect("event").await;
+    assert_eq!(ids(&early.expect("tick").await), ["first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_left_are_gone_from_the_list_for_quick_readers_and_slow_ones() {
+    let (registry, admin) = site();
+    for index in 0..1_100 {
+        circuit(&registry, &format!("c-{index}"));
+    }
+    let (mut quick, mut slow) = (Reader::new(&admin).await, Reader::new(&admin).await);
+    quick.expect("snapshot").await;
+    slow.expect("snapshot").await;
+    let tick = async |reader: &mut Reader| loop {
+        let told = reader.next().await.unwrap();
+        if told.event != "event" {
+            break told;
+        }
+    };
+    for (name, again) in [("c-0", false), ("c-1", true)] {
+        registry.remove(name);
+        assert_eq!(tick(&mut quick).await.data["gone"], json!([name]));
+        again.then(|| circuit(&registry, name));
+        let next = tick(&mut quick).await;
+        assert_eq!((&next.data["gone"], ids(&next).len()), (&json!([]), usize::from(again)));
+    }
+    assert_eq!(tick(&mut slow).await.data["gone"], json!(["c-0"]));
+
+    // Of so many it is not known any more who they were: all is told anew.
+    for index in 1..1_100 {
+        registry.remove(&format!("c-{index}"));
+    }
+    let anew = tick(&mut quick).await;
+    assert_eq!((&*anew.event, anew.id, &anew.data["total"]), ("snapshot", None, &json!(0)));
+    assert_eq!(tick(&mut quick).await.data["gone"], json!([]));
+}
+
+#[cfg(feature = "keyed")]
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_shown_is_let_go_when_it_is_idle() {
+    let (registry, admin) = site();
+    let template = Config::builder("hosts").build().unwrap();
+    let keys = registry.keyed(tower_breaker::KeyedCircuits::builder(template)).unwrap();
+    drop(keys.get_or_create("a/b"));
+    let mut reader = Reader::new(&admin).await;
+    assert_eq!(ids(&reader.expect("snapshot").await), ["hosts", "hosts/a%2Fb"]);
+    advance(3_600 * SECOND).await;
+    assert_eq!(keys.evict_idle(), 1, "whoever looks holds nothing");
+    let tick = reader.expect("tick").await;
+    assert_eq!(tick.data["gone"], json!(["hosts/a%2Fb"]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_missed_ticks_is_told_all_that_changed_meanwhile() {
     let (registry, admin) = site();
     let all = ["a", "b", "c"].map(|name| circuit(&registry, name));

@@ -241,6 +241,8 @@ function fresh() {
   const age = heard === null ? 0 : performance.now() - heard;
   const old = age > STALE && $('login').hidden;
   document.body.classList.toggle('is-stale', old);
+  // Said once, and not with every second that it counts.
+  if (old === $('stale').hidden) write($('announcer'), old ? 'No news from the server. What you see may be old.' : 'There is news again.');
   $('stale').hidden = !old;
   if (old) write($('stale'), `No news from the server for ${roughly(age)}. What you see is from ${clock(heardAt)}; it may be different now.`);
 }

@@ -28,7 +28,9 @@ const ACTS = {
   open: { word: 'Open', hint: 'once, for its usual wait', path: 'transition', method: 'POST', to: 'open', bulk: 'open', tone: 'open',
     does: (of) => `All calls will be refused until the circuit tries again by itself, after its usual wait. ${passing(of)}` },
   closed: { word: 'Reset', hint: 'close it, with an empty window', path: 'reset', method: 'POST', bulk: 'reset', tone: 'closed',
-    does: (of) => `It closes at once, with an empty window: all calls pass until a rule opens it again. ${refused(of)}` },
+    does: (of) => (of.override
+      ? `Its own rules start over, closed and with an empty window. It stays ${stateWord(of).toLowerCase()} until that ends. ${refused(of)}`
+      : `It closes at once, with an empty window: all calls pass until a rule opens it again. ${refused(of)}`) },
 };
 
 /** The acts that make sense for a circuit as it is. */
@@ -78,7 +80,8 @@ export function decide(targets, { act, done }) {
     ends.hidden = !act.ends;
     const [, word, ms] = ENDS.find(([value]) => value === new FormData(form).get('end'));
     const end = ms == null ? word : `until ${clock(serverNow() + ms, false)} (${word.replace('1 hour', '1 h').replace('hours', 'h')})`;
-    write(preview, act.does(one ? mine.seen : sum(targets), end));
+    const held = one || act.ends || act === ACTS.clear ? 0 : targets.filter((target) => target.override).length;
+    write(preview, act.does(one ? mine.seen : sum(targets), end) + (held ? ` ${held} of them stay held as they are.` : ''));
     preview.dataset.tone = act.tone;
     write(submit, `${act.word}${act.ends && ms != null ? ` for ${word}` : ''}${one ? '' : `: ${targets.length} circuits`}`);
     submit.dataset.tone = act.tone;

@@ -106,6 +106,7 @@ export function tick(data) {
     circuits.set(news.id, settle(old, circuit));
     if (changed && !('override' in news && 'for_ms' in news && 'cause' in news)) unknown.push(news.id);
   }
+  for (const id of data.gone ?? []) circuits.delete(id);
   for (const [id, circuit] of circuits) {
     // Of a circuit at rest nothing is told.
     if (now > circuit.stepUntil + SLACK) circuits.set(id, shift(circuit, Math.ceil((now - circuit.stepUntil) / STEP)));
