@@ -207,7 +207,7 @@ fn rehearse(registry: &Registry, more: usize) -> Result<(), BoxError> {
             pace.tick().await;
             for circuit in &circuits {
                 if let Ok(permit) = circuit.try_acquire() {
-                    let is_bad = random() % 20 == 0;
+                    let is_bad = random().is_multiple_of(20);
                     permit.record(if is_bad { Outcome::Failure } else { Outcome::Success });
                 }
             }

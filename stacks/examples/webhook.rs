@@ -17,12 +17,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_breaker::{
-    Backoff, CircuitBreakerLayer, Config, Probes, Registry, Subscription, WhenOpen,
+    Backoff, CircuitBreakerLayer, Config, Outcome, Probes, Registry, Subscription, WhenOpen,
 };
 use tower_breaker_stacks::server::{Patient, serve_axum};
 
-/// Posts what happens to circuits, until their registry is gone. An event that
-/// the receiver could not take is posted again; whatever falls out of the
+/// Posts what happens to circuits, until their registry is gone and all is told.
+/// An event that the receiver could not take is posted again; whatever falls out of the
 /// registry's history meanwhile is told as missed.
 async fn forward(mut events: Subscription, url: Url) -> Result<(), BoxError> {
     // Not of the registry, or its troubles would be events to post.
@@ -30,7 +30,12 @@ async fn forward(mut events: Subscription, url: Url) -> Result<(), BoxError> {
         .consecutive_failures(1)
         .open_for(Backoff::exponential(Duration::from_millis(500), Duration::from_secs(60)))
         .probes(Probes::new(1));
-    let breaker = CircuitBreakerLayer::new(config.build()?).when_open(WhenOpen::Wait);
+    let breaker = CircuitBreakerLayer::new(config.build()?)
+        .when_open(WhenOpen::Wait)
+        .classify_http(|view| match view.status() {
+            Some(status) if !is_for_now(status) => Outcome::Success,
+            _ => Outcome::Failure,
+        });
     let client = Client::builder().timeout(Duration::from_secs(2)).build()?;
     let mut webhook = breaker.layer(client);
 
@@ -45,17 +50,24 @@ async fn forward(mut events: Subscription, url: Url) -> Result<(), BoxError> {
             *request.body_mut() = Some(body.clone().into());
             // Waits for as long as the breaker is open.
             match webhook.ready().await?.call(request).await {
+                Ok(response) if is_for_now(response.status()) => {
+                    eprintln!("posting again: {}", response.status());
+                }
                 Ok(response) if response.status().is_success() => break,
-                Ok(response) if response.status().is_client_error() => {
+                Ok(response) => {
                     eprintln!("the webhook will not have it: {}", response.status());
                     break;
                 }
-                Ok(response) => eprintln!("posting again: {}", response.status()),
                 Err(error) => eprintln!("posting again: {error}"),
             }
         }
     }
     Ok(())
+}
+
+/// Whether a later try may get another answer.
+fn is_for_now(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 #[tokio::main(flavor = "current_thread")]
