@@ -157,7 +157,7 @@ impl Permit {
         let Some(ticket) = self.ticket.take() else { return };
         let Lane { shared, counters, .. } = &*self.lane;
         let now = reading.now().unwrap_or_else(|| shared.now());
-        let is_in_time = now < Time::from_nanos(shared.until.load(Ordering::Acquire));
+        let is_in_time = now < Time::from_nanos(shared.tally_until.load(Ordering::Acquire));
         if is_in_time && counters.tally.count(ticket.generation) {
             shared.tell_call(CallEnd::Success, false, reading);
         } else {
