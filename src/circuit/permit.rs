@@ -104,6 +104,14 @@ impl Permit {
         Reading { latency: now.nanos_since(self.started), now }
     }
 
+    /// How long the call took, for whoever judges it: zero, if it was timed for a
+    /// sample and nothing else.
+    #[inline]
+    pub(crate) fn latency_to_judge(&self, reading: Reading) -> Duration {
+        let is_sample = || self.ticket.as_ref().is_some_and(Ticket::is_sample);
+        reading.latency().filter(|_| !is_sample()).unwrap_or_default()
+    }
+
     /// Ends the call, unless it has ended, with a duration read before.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
