@@ -148,8 +148,9 @@ impl<C> Watch<C> {
     {
         let Self { permit, classifier } = self;
         let reading = permit.read();
+        let latency = permit.latency_to_judge(reading);
         let unwinding = FailIfUnwound(permit);
-        let outcome = classifier.classify(Ok(response), reading.latency().unwrap_or_default());
+        let outcome = classifier.classify(Ok(response), latency);
         if outcome != Outcome::Success {
             Self::take_hint(classifier, response, unwinding.0);
         }
@@ -176,12 +177,13 @@ impl<C> Watch<C> {
     {
         let Self { permit, classifier } = self;
         let reading = permit.read();
+        let latency = permit.latency_to_judge(reading);
         let unwinding = FailIfUnwound(permit);
         let never_got_there = proves_nothing(error);
         let outcome = if never_got_there {
             Outcome::Ignored
         } else {
-            classifier.classify(Err(error), reading.latency().unwrap_or_default())
+            classifier.classify(Err(error), latency)
         };
         mem::forget(unwinding);
         permit.settle(Some(outcome), reading);

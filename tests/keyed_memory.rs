@@ -3,6 +3,7 @@
 
 use std::{
     task::{Context, Waker},
+    thread,
     time::Duration,
 };
 
@@ -12,6 +13,8 @@ use tower::{BoxError, Layer, Service, service_fn};
 use tower_breaker::{
     Config, KeyedCircuitBreakerLayer, KeyedCircuits, KeyedCircuitsBuilder, ManualClock, Outcome,
 };
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn builder(clock: &ManualClock) -> KeyedCircuitsBuilder {
     KeyedCircuits::builder(Config::builder("keys").clock(clock).build().unwrap())
@@ -89,6 +92,30 @@ fn any_number_of_keys_stays_within_bounds() {
         }
     });
     assert!(held.bytes_current <= 1_000, "{} bytes kept", held.bytes_current);
+}
+
+#[test]
+fn a_key_that_many_threads_call_takes_more_for_each() {
+    let clock = ManualClock::new();
+    let template = Config::builder("keys").clock(&clock);
+    // As the documentation of `capacity` says.
+    for (template, most) in [(template.clone(), 300), (template.slow_calls(SECOND, 0.5), 600)] {
+        let circuits = KeyedCircuits::builder(template.build().unwrap()).build().unwrap();
+        let call = || {
+            (0..1_000_u64).for_each(|key| {
+                circuits.try_acquire(key).unwrap().record(Outcome::Success);
+            });
+        };
+        call();
+        // Of two that come after one another, one has another lane than this one, unless
+        // there is but one.
+        let held = [(); 2].map(|()| {
+            thread::scope(|threads| threads.spawn(|| measure(call)).join()).unwrap().bytes_current
+        });
+        let each = held[0].max(held[1]) / 1_000;
+        println!("{each} bytes a key and lane");
+        assert!(each <= most, "{each} bytes a key and lane");
+    }
 }
 
 #[test]

@@ -608,3 +608,42 @@ fn tallies_that_are_read_while_they_grow_lose_nothing() {
         assert_eq!((after.window.calls, after.totals.success), (3, 3));
     });
 }
+
+#[test]
+fn a_refusal_tells_no_wait_but_that_of_its_opening() {
+    // Closed again it tallies, for ten times as long.
+    check(|| {
+        let clock = ManualClock::new();
+        let config = tallied(&clock).window(Window::time(100 * SECOND));
+        let config = config.open_for(Backoff::fixed(SECOND)).build().unwrap();
+        let circuit = Circuit::new(config);
+        circuit.trip();
+        let a = start(&circuit, |circuit| circuit.reset());
+        if let Err(open) = circuit.try_acquire() {
+            assert_eq!(open.retry_after(), Some(SECOND), "when a bucket ends");
+        }
+        a.join().unwrap();
+    });
+}
+
+#[test]
+fn a_success_that_was_good_before_a_slow_rule_came_leaves_no_tally_behind() {
+    check(|| {
+        let clock = ManualClock::new();
+        let config = || tallied(&clock).measure_latency();
+        let circuit = Circuit::new(config().build().unwrap());
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        // By a lane of its own.
+        let long = start(&circuit, |circuit| circuit.try_acquire().unwrap()).join().unwrap();
+        clock.advance(SECOND / 20);
+        let short = circuit.try_acquire().unwrap();
+        let a = thread::spawn(move || long.record(Outcome::Success));
+        circuit.reconfigure(config().slow_calls(SECOND / 50, 1.0).build().unwrap()).unwrap();
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        let b = thread::spawn(move || short.record(Outcome::Success));
+        a.join().unwrap();
+        b.join().unwrap();
+        let seen = circuit.snapshot();
+        assert_eq!((seen.window.calls, seen.totals.success), (4, 4));
+    });
+}

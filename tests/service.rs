@@ -19,8 +19,9 @@ use tower::{
     BoxError, Layer, Service, ServiceBuilder, ServiceExt, load_shed::error::Overloaded, service_fn,
 };
 use tower_breaker::{
-    Backoff, Cancellation, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ConfigBuilder,
-    HttpClassifier, ManualClock, Outcome, Override, Probes, ResultClassifier, State, WhenOpen,
+    Backoff, Cancellation, Circuit, CircuitBreakerLayer, CircuitOpen, Classify, Config,
+    ConfigBuilder, HttpClassifier, ManualClock, Outcome, Override, Probes, ResultClassifier, State,
+    WhenOpen,
 };
 use tower_test::{assert_request_eq, mock};
 
@@ -748,6 +749,50 @@ mod classifying {
             };
             assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_timed_for_a_sample_is_not_judged_by_that() {
+        #[derive(Default, Clone)]
+        struct Samples(Arc<AtomicUsize>);
+
+        impl tower_breaker::Observer for Samples {
+            fn takes_latency_samples(&self) -> bool {
+                true
+            }
+
+            fn on_latency_sample(&self, _: &str, latency: Duration) {
+                assert_eq!(latency, SECOND);
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+
+        /// Did not ask for the latency, and looks all the same.
+        #[derive(Clone)]
+        struct Peeks;
+
+        impl Classify<()> for Peeks {
+            fn classify(&self, _: Result<&(), &BoxError>, latency: Duration) -> Outcome {
+                if latency.is_zero() { Outcome::Success } else { Outcome::Failure }
+            }
+
+            fn judges_latency(&self) -> bool {
+                false
+            }
+        }
+
+        let (clock, samples) = (ManualClock::new(), Samples::default());
+        let config = Config::builder("samples").clock(&clock).observer(samples.clone());
+        let layer = CircuitBreakerLayer::with_classifier(config.build().unwrap(), Peeks);
+        let mut service = layer.layer(service_fn(|fails: bool| {
+            clock.advance(SECOND);
+            std::future::ready(if fails { Err(BoxError::from("reset")) } else { Ok(()) })
+        }));
+        for call in 0..64 {
+            let _ = service.ready().await.unwrap().call(call < 32).await;
+        }
+        assert_eq!(layer.circuit().snapshot().totals.success, 64);
+        assert_eq!(samples.0.load(Relaxed), 2);
     }
 
     #[tokio::test]

@@ -8,9 +8,8 @@
 //! left by another thread than entered it: that is slower and no less exact.
 
 use std::{
-    cell::Cell,
     ops::Deref,
-    sync::{Arc, OnceLock, Weak, atomic},
+    sync::{Arc, OnceLock, Weak},
     thread,
 };
 
@@ -219,13 +218,15 @@ fn seat() -> usize {
 #[cfg(not(tower_breaker_loom))]
 #[inline]
 fn seat() -> usize {
+    use std::{cell::Cell, sync::atomic::AtomicUsize};
+
     const NONE: usize = usize::MAX;
     thread_local!(static SEAT: Cell<usize> = const { Cell::new(NONE) });
 
     #[cold]
     fn take() -> usize {
-        static NEXT: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
-        let seat = NEXT.fetch_add(1, atomic::Ordering::Relaxed);
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let seat = NEXT.fetch_add(1, Ordering::Relaxed);
         SEAT.set(seat);
         seat
     }

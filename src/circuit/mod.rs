@@ -183,9 +183,10 @@ impl Circuit {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.set_override(over, Time::ZERO, &mut facts);
         }
-        let until = match machine.gate() {
-            Gate::Open { until } | Gate::Tally { until } => until.as_nanos(),
-            _ => 0,
+        let (until, tally_until) = match machine.gate() {
+            Gate::Open { until } => (until, Time::ZERO),
+            Gate::Tally { until } => (Time::ZERO, until),
+            _ => (Time::ZERO, Time::ZERO),
         };
         let gate = Word::new(machine.generation(), machine.gate(), machine.watches_calls());
         let look_at = flights::look_at(machine.rules(), Time::ZERO);
@@ -202,7 +203,8 @@ impl Circuit {
         };
         let shared = Shared {
             gate: Alone(GateWord::new(gate, look_at)),
-            until: AtomicU64::new(until),
+            until: AtomicU64::new(until.as_nanos()),
+            tally_until: AtomicU64::new(tally_until.as_nanos()),
             counters: AllCounters::new(),
             fallbacks: fallbacks.map(AtomicU64::new),
             core: Mutex::new(core),

@@ -58,7 +58,8 @@ pub trait Observer: Send + Sync {
 
     /// Whether it wants to hear of every call: asked once, when a circuit is
     /// made. One that does not costs a call nothing, and is never told
-    /// [`on_call`](Self::on_call).
+    /// [`on_call`](Self::on_call). A group of circuits, or a registry, waits for
+    /// the answer: look at none of its circuits here.
     fn hears_calls(&self) -> bool {
         true
     }
@@ -97,7 +98,8 @@ pub trait Observer: Send + Sync {
         let _ = (circuit, passed);
     }
 
-    /// Whether it takes samples of latencies: asked once, when a circuit is made.
+    /// Whether it takes samples of latencies: asked like
+    /// [`hears_calls`](Self::hears_calls).
     fn takes_latency_samples(&self) -> bool {
         false
     }
@@ -218,12 +220,18 @@ impl Observers {
     }
 
     pub(super) fn take_samples(&self) -> bool {
-        self.0.iter().any(|observer| observer.takes_latency_samples())
+        self.0.iter().any(|observer| says(|| observer.takes_latency_samples(), false))
     }
 
     /// Those that hear of every call.
     pub(super) fn hearing_calls(&self) -> Self {
-        Self(self.0.iter().filter(|observer| observer.hears_calls()).cloned().collect())
+        Self(
+            self.0
+                .iter()
+                .filter(|observer| says(|| observer.hears_calls(), true))
+                .cloned()
+                .collect(),
+        )
     }
 
     #[inline]
@@ -235,8 +243,38 @@ impl Observers {
     }
 }
 
+/// What an observer says of itself; of one that panics, what is true unless said.
+fn says(answer: impl Fn() -> bool, otherwise: bool) -> bool {
+    // The hook has reported it; there is nobody else to tell.
+    catch_unwind(AssertUnwindSafe(answer)).unwrap_or(otherwise)
+}
+
 impl std::fmt::Debug for Observers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "[{} observers]", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Mute;
+
+    impl Observer for Mute {
+        fn hears_calls(&self) -> bool {
+            panic!("asked whether it hears calls")
+        }
+
+        fn takes_latency_samples(&self) -> bool {
+            panic!("asked whether it takes samples")
+        }
+    }
+
+    #[test]
+    fn one_that_panics_when_it_is_asked_is_like_most() {
+        let observers = Observers(vec![Arc::new(Mute)]);
+        assert!(!observers.hearing_calls().is_empty());
+        assert!(!observers.take_samples());
     }
 }

@@ -111,6 +111,14 @@ impl Permit {
         Reading { latency: now.nanos_since(self.started), now }
     }
 
+    /// How long the call took, for whoever judges it: zero, if it was timed for a
+    /// sample and nothing else.
+    #[inline]
+    pub(crate) fn latency_to_judge(&self, reading: Reading) -> Duration {
+        let is_sample = || self.ticket.as_ref().is_some_and(Ticket::is_sample);
+        reading.latency().filter(|_| !is_sample()).unwrap_or_default()
+    }
+
     /// Ends the call, unless it has ended, with a duration read before.
     #[inline(always)]
     pub(crate) fn settle(&mut self, outcome: Option<Outcome>, reading: Reading) {
@@ -164,7 +172,7 @@ impl Permit {
         let Some(ticket) = self.ticket.take() else { return };
         let Lane { shared, counters, .. } = &*self.lane;
         let now = reading.now().unwrap_or_else(|| shared.now());
-        let is_in_time = now < Time::from_nanos(shared.until.load(Ordering::Acquire));
+        let is_in_time = now < Time::from_nanos(shared.tally_until.load(Ordering::Acquire));
         if is_in_time && counters.tally.count(ticket.generation) {
             shared.tell_call(CallEnd::Success, false, reading);
         } else {

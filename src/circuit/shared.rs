@@ -33,9 +33,11 @@ use crate::{
 
 pub(super) struct Shared {
     pub(super) gate: Alone<GateWord>,
-    /// Nanoseconds: when the wait of the last opening is over; while the gate
-    /// tallies, until when.
+    /// Nanoseconds: when the wait of the last opening is over.
     pub(super) until: AtomicU64,
+    /// Nanoseconds: until when the gate tallies, if it does. Not the same word:
+    /// whoever has seen an open gate may come to read the other one late.
+    pub(super) tally_until: AtomicU64,
     pub(super) counters: AllCounters,
     /// Fallbacks by how they ended.
     pub(super) fallbacks: [AtomicU64; 3],
@@ -214,11 +216,13 @@ impl Shared {
         result
     }
 
-    /// Takes in a good call of a lane that may tally the next ones.
+    /// Takes in a good call of a lane that may tally the next ones. Good it stays,
+    /// even if a slow rule has come meanwhile: it would leave tallies open behind
+    /// a gate that does not tally.
     #[inline(never)]
     pub(super) fn record_good(&self, lane: &Counters, ticket: Ticket, reading: Reading) {
         let now = reading.now().unwrap_or_else(|| self.now());
-        let end = self.end(Some(Outcome::Success), reading);
+        let end = End { outcome: Some(Outcome::Success), slow: false };
         let mut facts = Facts::default();
         let mut core = self.lock();
         // Not shut: a good call makes none of the others matter.
@@ -317,9 +321,14 @@ impl Shared {
         let gate = core.machine.gate();
         let word = Word::new(core.machine.generation(), gate, core.machine.watches_calls());
         // Written only when it changes: every call reads its cache line.
-        if let Gate::Open { until } | Gate::Tally { until } = gate {
-            if self.until.load(Ordering::Relaxed) != until.as_nanos() {
-                self.until.store(until.as_nanos(), Ordering::Release);
+        let until = match gate {
+            Gate::Open { until } => Some((&self.until, until)),
+            Gate::Tally { until } => Some((&self.tally_until, until)),
+            _ => None,
+        };
+        if let Some((word, until)) = until {
+            if word.load(Ordering::Relaxed) != until.as_nanos() {
+                word.store(until.as_nanos(), Ordering::Release);
             }
         }
         if core.published == word {
