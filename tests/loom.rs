@@ -505,6 +505,40 @@ fn calls_that_begin_beside_a_new_generation_are_watched_in_their_own() {
 }
 
 #[test]
+fn calls_that_begin_or_end_beside_other_rules_are_watched_by_them_once() {
+    for threshold in [SECOND / 2, 2 * SECOND] {
+        check(move || {
+            let clock = ManualClock::new();
+            let circuit = impatient(&clock);
+            let old = circuit.try_acquire().unwrap();
+            let a = start(&circuit, |circuit| circuit.try_acquire().unwrap());
+            let b = thread::spawn(move || old.record(Outcome::Success));
+            let config = Config::builder("loom")
+                .no_failure_rate()
+                .window(Window::count(2))
+                .minimum_calls(1)
+                .slow_calls(threshold, 0.5)
+                .sustained_for(Duration::ZERO)
+                .clock(&clock);
+            circuit.reconfigure(config.build().unwrap()).unwrap();
+            let new = a.join().unwrap();
+            b.join().unwrap();
+            clock.advance(threshold);
+            assert_eq!(circuit.snapshot().window.overdue, 0);
+            circuit.try_acquire().unwrap().record(Outcome::Ignored);
+            clock.advance(Duration::from_nanos(1));
+            assert_eq!(circuit.snapshot().window.overdue, 1);
+            // Half of what was seen is slow.
+            circuit.try_acquire().unwrap_err();
+            new.record(Outcome::Ignored);
+            let seen = circuit.snapshot();
+            assert_eq!((seen.state, seen.window.overdue), (State::Open, 0));
+            assert_eq!((seen.totals.success, seen.totals.stale), (1, 1));
+        });
+    }
+}
+
+#[test]
 fn the_end_of_a_ramp_beside_an_admission_and_a_failure_is_one_move() {
     #[derive(Default, Clone)]
     struct Log(Arc<loom::sync::Mutex<Vec<(State, &'static str, Instant)>>>);

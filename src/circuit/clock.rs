@@ -52,7 +52,7 @@ impl Clock {
     ///
     /// Read in a third of the time. Durations are as good as the counter was
     /// measured against the operating system's clock, once, when this is first
-    /// called (that takes some milliseconds): to about a thousandth. It does not
+    /// called (that takes up to a fifth of a second): to about a thousandth. It does not
     /// follow `tokio::time::pause`, nor corrections of the system's clock, so the
     /// instants that observers are told drift away from `Instant::now` by as much.
     /// Safe where processes stay on one machine; a virtual machine that is moved

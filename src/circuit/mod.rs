@@ -71,7 +71,7 @@ pub use self::{
 use self::{
     gate::{GateWord, Word},
     lane::{AllCounters, Lanes},
-    pace::Pace,
+    pace::{Pace, Timing},
     shared::{Alone, Core, Shared},
     sync::{AtomicU64, Mutex, Ordering},
 };
@@ -82,7 +82,7 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
-    machine::{Facts, Gate, Machine, Rejection},
+    machine::{Facts, Gate, Machine, Rejection, Ticket},
     outcome::FallbackEnd,
     overrides::Override,
     start::Start,
@@ -402,17 +402,14 @@ impl Circuit {
 
     /// Asks the machine, obeyed or not.
     fn ask_machine(&self, obeyed: bool, measured: bool) -> Result<Permit, CircuitOpen> {
-        let now = self.0.now();
-        let measured = measured || self.0.pace.measures_latency();
-        let started = if measured { now } else { Time::NEVER };
-        self.ask_machine_at(now, obeyed, started)
+        self.ask_machine_at(self.0.now(), obeyed, measured)
     }
 
     fn ask_machine_at(
         &self,
         now: Time,
         obeyed: bool,
-        started: Time,
+        measured: bool,
     ) -> Result<Permit, CircuitOpen> {
         let lane = self.0.lane();
         let admitted = self.0.update_at(now, |core, now, facts| {
@@ -420,7 +417,14 @@ impl Circuit {
             Ok(lane.counters.placed(ticket, now))
         });
         match admitted {
-            Ok(ticket) => Ok(Permit::new(Arc::clone(lane), ticket, started)),
+            Ok(ticket) => {
+                let (ticket, started) = match self.0.pace.timing(measured, &lane.counters) {
+                    Timing::Yes => (ticket, now),
+                    Timing::Sampled if ticket.is_call() => (Ticket::sample(ticket.generation), now),
+                    Timing::Sampled | Timing::No => (ticket, Time::NEVER),
+                };
+                Ok(Permit::new(Arc::clone(lane), ticket, started))
+            }
             Err(rejection) => Err(self.0.refuse(rejection)),
         }
     }
@@ -433,7 +437,7 @@ impl Circuit {
     /// Asks for the right to a call that begins `now`. Nobody follows it.
     #[cfg(feature = "shadow")]
     fn acquire_at(&self, now: Time) -> Result<Permit, CircuitOpen> {
-        self.ask_machine_at(now, true, now)
+        self.ask_machine_at(now, true, true)
     }
 
     /// Whether a permit would be granted `now`.

@@ -77,7 +77,7 @@ impl Pace {
     }
 
     /// Whether every call is timed.
-    #[inline]
+    #[cfg(feature = "keyed")]
     pub(super) fn measures_latency(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & MEASURES != 0
     }
