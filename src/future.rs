@@ -91,13 +91,14 @@ where
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(response)) => {
                 let (outcome, reading) = watch.judge(response);
-                let permit = &mut watch.permit;
                 if !P::ANSWERS || outcome != Outcome::Failure {
-                    let rest = ending.judged(response, outcome, reading, permit);
+                    let unwinding = FailIfUnwound(&mut watch.permit);
+                    let rest = ending.judged(response, outcome, reading, unwinding.0);
+                    mem::forget(unwinding);
                     let Poll::Ready(Ok(response)) = polled else { unreachable!("it is") };
                     return Poll::Ready(Ok(ending.wrap(response, rest)));
                 }
-                permit.settle(Some(outcome), reading);
+                watch.permit.settle(Some(outcome), reading);
             }
             Poll::Ready(Err(_)) => {}
         }

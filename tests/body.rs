@@ -236,6 +236,35 @@ fn a_panic_in_the_body_is_a_failure_and_goes_on() {
 }
 
 #[test]
+fn a_panic_of_a_body_that_is_asked_whether_it_has_ended_is_a_failure() {
+    struct Unasked;
+
+    impl Body for Unasked {
+        type Data = &'static [u8];
+        type Error = BoxError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+            Poll::Pending
+        }
+
+        fn is_end_stream(&self) -> bool {
+            panic!("in the body")
+        }
+    }
+
+    let layer = layer_of(&ManualClock::new());
+    let circuit = layer.circuit().clone();
+    let service = layer
+        .until_end_of_body()
+        .layer(service_fn(async |()| Ok::<_, BoxError>(Response::new(Unasked))));
+    assert!(catch_unwind(AssertUnwindSafe(|| now(service.oneshot(())))).is_err());
+    assert_eq!(ends(&circuit), FAILURE);
+}
+
+#[test]
 fn size_end_and_frames_pass_unchanged() {
     let layer = layer_of(&ManualClock::new()).until_end_of_body();
     let service = layer.layer(service_fn(async |()| {

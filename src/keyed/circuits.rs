@@ -466,7 +466,10 @@ impl Reports {
 
     /// The observers of the circuit of all who have none of their own.
     fn of_shared(&self) -> Vec<Arc<dyn Observer>> {
-        #[cfg_attr(not(feature = "registry"), expect(unused_mut))]
+        #[cfg_attr(
+            not(feature = "registry"),
+            expect(unused_mut, reason = "only a registry adds to them")
+        )]
         let mut observers = self.shared.clone();
         #[cfg(feature = "registry")]
         observers.extend(self.watching.as_ref().map(|watching| (watching.0)(None)));
