@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::{machine::Rejection, state::State};
+use crate::{machine::Rejection, state::State, time::nanos};
 
 /// The error of a call that was not let through.
 ///
@@ -32,13 +32,22 @@ pub struct CircuitOpen {
     key: Option<Arc<str>>,
     state: State,
     percent: Option<u8>,
-    retry_after: Option<Duration>,
+    /// In nanoseconds: a refusal is made more often than it is asked that. The
+    /// most there are stand for nobody knows.
+    retry_after: u64,
 }
 
 impl CircuitOpen {
     pub(super) fn new(name: Arc<str>, key: Option<Arc<str>>, rejection: Rejection) -> Self {
         let Rejection { state, percent, retry_after } = rejection;
+        let retry_after = retry_after.map_or(u64::MAX, |wait| nanos(wait).min(u64::MAX - 1));
         Self { name, key, state, percent, retry_after }
+    }
+
+    /// That of an open circuit, for so many nanoseconds more.
+    #[inline(always)]
+    pub(super) fn waiting(name: Arc<str>, key: Option<Arc<str>>, nanos: u64) -> Self {
+        Self { name, key, state: State::Open, percent: None, retry_after: nanos }
     }
 
     /// The circuit's name.
@@ -66,7 +75,7 @@ impl CircuitOpen {
     /// holds the circuit open without an end, or the guard of keyed circuits
     /// refuses all.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        (self.retry_after != u64::MAX).then(|| Duration::from_nanos(self.retry_after))
     }
 
     /// The first refusal in an error's chain of sources, itself included.
@@ -95,7 +104,7 @@ impl fmt::Display for CircuitOpen {
             (State::HalfOpen, None) => f.write_str("is half-open with no probe left")?,
             (State::Open | State::Closed, None) => f.write_str("is open")?,
         }
-        match self.retry_after {
+        match self.retry_after() {
             // In seconds, so that it is ASCII and fits into any header.
             Some(wait) => write!(f, ", retry after {:.1}s", wait.as_secs_f64()),
             None => Ok(()),

@@ -392,9 +392,9 @@ impl Circuit {
     #[inline(never)]
     fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate.is_open() {
-            if let Err(rejection) = self.pass_open_gate() {
+            if let Some(left) = self.left_at_open_gate() {
                 self.count_rejection();
-                return Err(self.0.refuse(rejection));
+                return Err(self.0.refuse_for(left));
             }
         }
         self.ask_machine(true, measured)
@@ -457,12 +457,12 @@ impl Circuit {
     #[inline(never)]
     fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
         if gate.is_open() {
-            if let Err(rejection) = self.pass_open_gate() {
+            if let Some(left) = self.left_at_open_gate() {
                 self.count_rejection();
-                return Err(self.0.refuse_boxed(rejection));
+                return Err(self.0.refuse_boxed_for(left));
             }
         }
-        self.look_with_machine(true).map_err(|rejection| self.0.refuse_boxed(rejection))
+        self.look_with_machine(true).map_err(|rejection| Box::new(self.0.refuse(rejection)))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -543,11 +543,12 @@ impl Circuit {
     #[inline]
     fn look_closer(&self, gate: Word, counted: bool) -> Result<(), Rejection> {
         if gate.is_open() {
-            if let Err(rejection) = self.pass_open_gate() {
+            if let Some(left) = self.left_at_open_gate() {
                 if counted {
                     self.count_rejection();
                 }
-                return Err(rejection);
+                let retry_after = Some(Duration::from_nanos(left));
+                return Err(Rejection { state: State::Open, percent: None, retry_after });
             }
         }
         self.look_with_machine(counted)
@@ -564,16 +565,14 @@ impl Circuit {
         })
     }
 
-    /// Whether the wait of an open gate, just seen, is over.
+    /// How many nanoseconds are left of the wait of an open gate, just seen, if it
+    /// is not over.
     #[inline(always)]
-    fn pass_open_gate(&self) -> Result<(), Rejection> {
+    fn left_at_open_gate(&self) -> Option<u64> {
         let now = self.0.now();
         let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));
-        if now >= until {
-            return Ok(());
-        }
-        let retry_after = Some(until.since(now));
-        Err(Rejection { state: State::Open, percent: None, retry_after })
+        let left = until.nanos_since(now);
+        (left > 0).then_some(left)
     }
 
     /// Counts what a fallback came to.

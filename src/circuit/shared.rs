@@ -85,7 +85,15 @@ pub(super) struct Core {
 
 impl Shared {
     pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = self.refusal(rejection);
+        let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
+        self.tell_refusal(&open);
+        open
+    }
+
+    /// Refuses while open, for so many nanoseconds more.
+    #[inline]
+    pub(super) fn refuse_for(&self, nanos: u64) -> CircuitOpen {
+        let open = self.waiting(nanos);
         self.tell_refusal(&open);
         open
     }
@@ -93,15 +101,16 @@ impl Shared {
     /// The same in a box, made there: an error that is moved costs more than the
     /// rest of it.
     #[inline]
-    pub(super) fn refuse_boxed(&self, rejection: Rejection) -> Box<CircuitOpen> {
-        let open = Box::new(self.refusal(rejection));
+    pub(super) fn refuse_boxed_for(&self, nanos: u64) -> Box<CircuitOpen> {
+        let open = Box::new(self.waiting(nanos));
         self.tell_refusal(&open);
         open
     }
 
     #[inline(always)]
-    fn refusal(&self, rejection: Rejection) -> CircuitOpen {
-        CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection)
+    fn waiting(&self, nanos: u64) -> CircuitOpen {
+        let nanos = nanos.min(u64::MAX - 1);
+        CircuitOpen::waiting(Arc::clone(&self.name), self.key.clone(), nanos)
     }
 
     #[inline]
