@@ -936,7 +936,7 @@ fn handles_may_go_anywhere() {
 }
 
 #[test]
-fn one_call_in_32_is_timed_for_the_registry_and_for_nobody_else() {
+fn one_call_in_64_is_timed_for_the_registry_and_for_nobody_else() {
     #[derive(Default, Clone)]
     struct Timed(Arc<Mutex<Vec<Option<Duration>>>>);
 
@@ -949,7 +949,7 @@ fn one_call_in_32_is_timed_for_the_registry_and_for_nobody_else() {
     let (clock, registry, timed) = (ManualClock::new(), Registry::new(), Timed::default());
     let config = Config::builder("inventory").clock(&clock).observer(timed.clone());
     let circuit = registry.circuit(config.build().unwrap()).unwrap();
-    for call in 0..96 {
+    for call in 0..192 {
         let permit = circuit.try_acquire().unwrap();
         clock.advance(Duration::from_millis(10));
         match call % 3 {
@@ -965,18 +965,18 @@ fn one_call_in_32_is_timed_for_the_registry_and_for_nobody_else() {
     assert!((0.97..=1.03).contains(&off), "{latency:?}");
     // Where the machine is asked for each call it is no different.
     circuit.set_override(Override::observe_only());
-    for _ in 96..128 {
+    for _ in 192..256 {
         let permit = circuit.try_acquire().unwrap();
         clock.advance(Duration::from_millis(10));
         permit.record(Outcome::Success);
     }
     assert_eq!(registry.vitals(&circuit).unwrap().latency.unwrap().samples, 4);
-    assert_eq!(*timed.0.lock().unwrap(), vec![None; 128]);
+    assert_eq!(*timed.0.lock().unwrap(), vec![None; 256]);
 
     // Where every call is timed, all hear of it, and samples are samples still.
     let config = Config::builder("payments").clock(&clock).observer(timed.clone());
     let circuit = registry.circuit(config.measure_latency().build().unwrap()).unwrap();
-    (0..64).for_each(|_| circuit.try_acquire().unwrap().record(Outcome::Success));
+    (0..128).for_each(|_| circuit.try_acquire().unwrap().record(Outcome::Success));
     assert_eq!(registry.vitals(&circuit).unwrap().latency.unwrap().samples, 2);
-    assert_eq!(timed.0.lock().unwrap()[128..], vec![Some(Duration::ZERO); 64]);
+    assert_eq!(timed.0.lock().unwrap()[256..], vec![Some(Duration::ZERO); 128]);
 }

@@ -155,7 +155,7 @@ impl Lane {
 
 impl Counters {
     /// One call in so many is a sample.
-    const CALLS_A_SAMPLE: u64 = 32;
+    const CALLS_A_SAMPLE: u64 = 64;
 
     /// Whether this one is.
     #[inline]

@@ -104,7 +104,7 @@ pub trait Observer: Send + Sync {
         false
     }
 
-    /// One call in 32 of a thread's was timed, and took so long, whatever came
+    /// One call in 64 of a thread's was timed, and took so long, whatever came
     /// of it. Told to all, if one
     /// [takes samples](Self::takes_latency_samples).
     fn on_latency_sample(&self, circuit: &str, latency: Duration) {
