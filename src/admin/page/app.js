@@ -15,6 +15,7 @@ let me = null;
 let heard = null; // when the stream was last heard, as an instant of `performance.now()`
 let heardAt = null; // the same on the server's clock
 let stream = null;
+let epoch = null, told = 0; // the server's history, and the event up to which the last snapshot tells
 let dirty = false, pending = false;
 
 // With a `<base>`, links to fragments lead to its address: be there, or each would load the page anew.
@@ -175,7 +176,10 @@ const on = {
           tried = false;
           ask('me').then(setMe, () => setMe(null));
         }
-        if ([...store.events.keys()].at(-1) > data.last_id) store.events.clear();
+        // A server that has started anew counts from the beginning.
+        if (epoch !== data.epoch) store.events.clear();
+        epoch = data.epoch;
+        told = data.last_id;
         catchUp(data.last_id);
         dirty = true;
         if (first) route();
@@ -191,6 +195,8 @@ const on = {
       case 'event':
         if (!store.happened(data)) break;
         overview.tell([data]);
+        // The snapshot knows of it.
+        if (data.id <= told) break;
         announce(data);
         if (data.kind === 'removed') {
           store.circuits.delete(data.circuit_id);
