@@ -145,9 +145,13 @@ impl AdminService {
         service
     }
 
-    /// Ends every stream at once, and begins no more. For the moment at which
-    /// the server is to shut down: one that waits for its connections would wait
-    /// for these for ever.
+    /// Ends every stream that is read at once, and begins no more. For the
+    /// moment at which the server is to shut down: one that waits for its
+    /// connections would wait for these for ever.
+    ///
+    /// A server does not ask a body for more while the socket is full, so the
+    /// stream of a reader that does not read can't end: give the server a
+    /// deadline of its own, as for any other reader, and abort what is left then.
     pub fn shutdown(&self) {
         self.0.settings.places.close();
     }

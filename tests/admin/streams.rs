@@ -3,8 +3,12 @@
 
 use std::{
     future::Future,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -472,7 +476,16 @@ async fn there_are_so_many_streams_and_no_more() {
     assert!(Reader::open(&admin, ask()).await.is_err(), "29 s are no half a minute");
     other.news_or_tick().await;
     other.news_or_tick().await;
+    // It is asleep with nothing to read, and hears of it at once.
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    while Pin::new(&mut stuck.body).poll_frame(&mut Context::from_waker(&waker)).is_ready() {}
+    for _ in 0..31 {
+        other.news_or_tick().await;
+    }
+    woken.0.store(false, Ordering::Relaxed);
     let _third = Reader::open(&admin, ask()).await.unwrap();
+    assert!(woken.0.load(Ordering::Relaxed));
     assert!(Reader::open(&admin, ask()).await.is_err(), "the other one is read");
     assert_eq!(stuck.expect("end").await.data["reason"], "unread");
     assert!(stuck.next().await.is_none());
@@ -556,6 +569,16 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 impl Reader {
     async fn news_or_tick(&mut self) {
         self.next().await.expect("the stream is over");
+    }
+}
+
+/// Whether somebody was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
