@@ -15,7 +15,8 @@ let me = null;
 let heard = null; // when the stream was last heard, as an instant of `performance.now()`
 let heardAt = null; // the same on the server's clock
 let stream = null;
-let epoch = null, told = 0; // the server's history, and the event up to which the last snapshot tells
+let epoch = null; // of the server's history
+let anew = false, told = 0; // whether the history comes anew, and up to which event it is no news
 let dirty = false, pending = false;
 
 // With a `<base>`, links to fragments lead to its address: be there, or each would load the page anew.
@@ -179,13 +180,17 @@ const on = {
         // A server that has started anew counts from the beginning.
         if (epoch !== data.epoch) store.events.clear();
         epoch = data.epoch;
-        told = data.last_id;
+        told = anew ? data.last_id : 0;
+        anew = false;
         catchUp(data.last_id);
         dirty = true;
         if (first) route();
         redraw(true);
         break;
       }
+      case 'resync':
+        anew = true;
+        break;
       case 'tick': {
         heardAt = Date.parse(data.now);
         askFor(store.tick(data));
@@ -195,7 +200,6 @@ const on = {
       case 'event':
         if (!store.happened(data)) break;
         overview.tell([data]);
-        // The snapshot knows of it.
         if (data.id <= told) break;
         announce(data);
         if (data.kind === 'removed') {
