@@ -113,3 +113,46 @@ fn a_call_allocates_no_more_for_being_watched() {
     assert_eq!(measure(calls).count_total, 0);
     assert_eq!(site.readers.len(), 100);
 }
+
+#[test]
+fn readers_that_read_nothing_hold_one_snapshot_among_them() {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let registry = Registry::new();
+    let circuits: Vec<_> = (0..1_000)
+        .map(|index| Config::builder(format!("circuit-{index}")).build().unwrap())
+        .map(|config| registry.circuit(config).unwrap())
+        .collect();
+    let _inside = runtime.enter();
+    let admin =
+        AdminService::builder(&registry).insecure_no_auth().max_streams(100).build().unwrap();
+    let begin = || {
+        let request = Request::get("/api/v1/stream").header("host", "localhost");
+        let request = request.body(String::new()).unwrap();
+        let mut body = runtime.block_on(admin.clone().oneshot(request)).unwrap().into_body();
+        // What a server takes before it finds that the socket is full.
+        let taken: Vec<_> = std::iter::from_fn(|| next(&mut body)).collect();
+        (taken, body)
+    };
+    let one = begin();
+    let frame: usize = one.0.iter().map(Bytes::len).sum();
+    assert!(frame > 500_000, "{frame} bytes are no long list");
+
+    let mut stuck = Vec::with_capacity(200);
+    let hundred = |stuck: &mut Vec<_>| {
+        for circuit in &circuits[..99] {
+            stuck.push(begin());
+            // Events come meanwhile, too.
+            if stuck.len() % 20 == 0 {
+                circuit.trip();
+            }
+        }
+    };
+    let held = measure(|| hundred(&mut stuck)).bytes_current;
+    assert!(held < frame as i64, "{held} bytes for 99 readers of {frame}");
+
+    // They lose their places to as many, who share the next.
+    runtime.block_on(tokio::time::advance(31 * SECOND));
+    let held = measure(|| hundred(&mut stuck)).bytes_current;
+    assert!(held < 3 * frame as i64, "{held} bytes for 99 more readers of {frame}");
+    drop((one, stuck));
+}

@@ -980,3 +980,10 @@ fn one_call_in_64_is_timed_for_the_registry_and_for_nobody_else() {
     assert_eq!(registry.vitals(&circuit).unwrap().latency.unwrap().samples, 2);
     assert_eq!(timed.0.lock().unwrap()[256..], vec![Some(Duration::ZERO); 128]);
 }
+
+#[test]
+fn a_registry_has_an_epoch_of_its_own() {
+    let registry = Registry::new();
+    assert_eq!(registry.epoch(), registry.clone().epoch());
+    assert_ne!(registry.epoch(), Registry::new().epoch());
+}

@@ -12,6 +12,7 @@ mod auth;
 mod body;
 mod builder;
 mod command;
+mod cursor;
 mod fields;
 mod host;
 mod list;

@@ -59,26 +59,27 @@ impl Places {
 
     /// Takes a place, if need be from one who is stuck.
     pub(super) fn take(self: &Arc<Self>, now: Instant) -> Result<Place, Refusal> {
-        // Dropped outside the lock: its waker may be the last of its task.
-        let _stuck;
+        let mut stuck = None;
         let mut taken = self.lock();
         if taken.is_over {
             return Err(Refusal::shutting_down());
         }
         if taken.by.len() >= self.limit {
             let longest = taken.by.iter().min_by_key(|(_, reader)| reader.polled);
-            let stuck = |(_, reader): &(_, &Reader)| {
+            let is_stuck = |(_, reader): &(_, &Reader)| {
                 now.saturating_duration_since(reader.polled) > STUCK_AFTER
             };
-            let Some((&ticket, _)) = longest.filter(stuck) else {
+            let Some((&ticket, _)) = longest.filter(is_stuck) else {
                 return Err(Refusal::too_many_streams(self.limit));
             };
-            _stuck = taken.by.remove(&ticket);
+            stuck = taken.by.remove(&ticket);
         }
         taken.tickets += 1;
         let ticket = taken.tickets;
         taken.by.insert(ticket, Reader { polled: now, waker: None });
         drop(taken);
+        // Outside the lock. It ends at once if its server can still ask it.
+        stuck.and_then(|reader| reader.waker).into_iter().for_each(Waker::wake);
         Ok(Place { places: Arc::clone(self), ticket })
     }
 

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
-    time::{Duration, Instant},
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
+    cursor,
     list::{Filter, Part, Sort},
     service::Shared,
     sse,
@@ -20,9 +20,9 @@ use super::{
 /// Of how many circuits that left it is known when.
 const GONE: usize = 1_000;
 
-/// How long a snapshot is good for others who ask, if nothing has happened: so
-/// that many readers who come back at once are as one.
-const SHARED_FOR: Duration = Duration::from_millis(250);
+/// For how many seconds a snapshot is good for others who ask, if no circuit has
+/// changed. Its ages are off by as much, which must be less than half a step.
+const KEPT_FOR: u64 = 5;
 
 /// What was told last.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ struct Told {
     gone: BTreeMap<String, u64>,
     /// Who left up to this second is not known any more.
     forgotten: u64,
+    /// The second in which something was last seen to have changed.
+    changed: u64,
     /// What changed in the last second, encoded: what most readers want.
     latest: Option<(u64, Bytes)>,
     snapshot: Option<Snapshot>,
@@ -56,13 +58,17 @@ struct Row {
     told: Value,
 }
 
-/// All circuits, as a stream begins.
+/// All circuits, as a stream begins: one for all who begin in a second, or who
+/// is slow would hold one of his own. What changed after it they are told as
+/// all others are.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
-    at: Instant,
-    /// The number of the last event it may not know of yet.
+    /// The second from which on they are to be told what changed.
+    pub(super) second: u64,
+    /// The number of the last event it knows of for certain.
     pub(super) last_id: u64,
-    pub(super) json: Arc<str>,
+    /// As an event without a number: events before it may be yet to come.
+    pub(super) frame: Bytes,
 }
 
 impl Pulse {
@@ -81,8 +87,7 @@ impl Pulse {
             }
         }
         let frame = if seen < told.forgotten {
-            // Without a number: events before it may be yet to come.
-            sse::event("snapshot", None, &told.snapshot(service).json)
+            told.snapshot(service, 0).frame
         } else {
             told.encode(service, seen)
         };
@@ -90,12 +95,13 @@ impl Pulse {
         Some(frame)
     }
 
-    /// All circuits, in the order of their trouble.
-    pub(super) fn snapshot(&self, service: &Shared) -> Snapshot {
+    /// All circuits, in the order of their trouble, no earlier than the event of
+    /// this number.
+    pub(super) fn snapshot(&self, service: &Shared, after: u64) -> Snapshot {
         let mut told = self.lock();
         // From here on it is known what has changed.
         told.advance(service);
-        told.snapshot(service)
+        told.snapshot(service, after)
     }
 
     fn lock(&self) -> MutexGuard<'_, Told> {
@@ -117,7 +123,13 @@ impl Told {
         for seen in view::all(&service.settings.registry) {
             let row = Row::of(&seen, before.remove(&seen.id), second);
             self.gone.remove(&seen.id);
+            if row.changed == second {
+                self.changed = second;
+            }
             self.rows.insert(seen.id, row);
+        }
+        if !before.is_empty() {
+            self.changed = second;
         }
         self.gone.extend(before.into_keys().map(|id| (id, second)));
         if self.gone.len() > GONE {
@@ -126,19 +138,24 @@ impl Told {
         }
     }
 
-    fn snapshot(&mut self, service: &Shared) -> Snapshot {
-        let (now, registry) = (service.now(), &service.settings.registry);
-        // Before the look: an event is told twice rather than never.
-        let last_id = registry.events_after(u64::MAX, 0).last_id;
+    fn snapshot(&mut self, service: &Shared, after: u64) -> Snapshot {
+        let registry = &service.settings.registry;
+        // The circuits were looked at.
+        let second = self.second.unwrap_or_default();
         if let Some(snapshot) = &self.snapshot {
-            let age = now.saturating_duration_since(snapshot.at);
-            if snapshot.last_id == last_id && age < SHARED_FOR {
+            let is_same = self.changed <= snapshot.second
+                && second.saturating_sub(snapshot.second) < KEPT_FOR;
+            if snapshot.last_id >= after && (is_same || snapshot.second == second) {
                 return snapshot.clone();
             }
         }
+        // Before the look: an event is told twice rather than never.
+        let last_id = registry.events_after(u64::MAX, 0).last_id;
         let mut list = view::list(registry, &Filter::default(), Sort::Trouble, Part::ALL);
+        list["epoch"] = cursor::epoch(registry).into();
         list["last_id"] = last_id.into();
-        let snapshot = Snapshot { at: now, last_id, json: list.to_string().into() };
+        let frame = sse::event("snapshot", None, &list.to_string());
+        let snapshot = Snapshot { second, last_id, frame };
         self.snapshot = Some(snapshot.clone());
         snapshot
     }

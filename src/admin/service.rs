@@ -32,6 +32,7 @@ use super::{
     body::AdminBody,
     builder::{AdminAccess, Renderer},
     command::Command,
+    cursor::Cursor,
     fields::Query,
     host::{Audience, Hosts, check_site},
     list::{Filter, Part, Sort},
@@ -144,9 +145,13 @@ impl AdminService {
         service
     }
 
-    /// Ends every stream at once, and begins no more. For the moment at which
-    /// the server is to shut down: one that waits for its connections would wait
-    /// for these for ever.
+    /// Ends every stream that is read at once, and begins no more. For the
+    /// moment at which the server is to shut down: one that waits for its
+    /// connections would wait for these for ever.
+    ///
+    /// A server does not ask a body for more while the socket is full, so the
+    /// stream of a reader that does not read can't end: give the server a
+    /// deadline of its own, as for any other reader, and abort what is left then.
     pub fn shutdown(&self) {
         self.0.settings.places.close();
     }
@@ -295,7 +300,8 @@ impl Shared {
                 view::detail(registry, self.find(id)?)
             }
             Route::Events => {
-                let after = query.number("after", u64::MAX)?.unwrap_or(0);
+                let after = query.text("after")?;
+                let after = after.map_or(Ok(0), |id| Cursor::read(&id, "after", registry))?;
                 let limit = query.number("limit", 1_000)?.unwrap_or(100);
                 let id = query.text("circuit")?;
                 query.finish()?;
@@ -308,17 +314,16 @@ impl Shared {
 
     fn stream(self: &Arc<Self>, parts: &Parts) -> Result<Response<AdminBody>, Refusal> {
         let mut query = Query::of(parts.uri.query());
-        let after = query.number("after", u64::MAX)?;
+        let registry = &self.settings.registry;
+        let after = query.text("after")?;
         query.finish()?;
-        let after = match parts.headers.get("last-event-id") {
-            None => after,
-            Some(id) => match id.to_str().unwrap_or_default().parse() {
-                Ok(id) => Some(id),
-                Err(_) => {
-                    let expected = "must be the number of an event";
-                    return Err(Refusal::invalid("last-event-id", expected));
-                }
-            },
+        let after = match (parts.headers.get("last-event-id"), after) {
+            (Some(id), _) => {
+                let id = id.to_str().unwrap_or_default();
+                Some(Cursor::read(id, "last-event-id", registry)?)
+            }
+            (None, Some(id)) => Some(Cursor::read(&id, "after", registry)?),
+            (None, None) => None,
         };
         let place = self.settings.places.take(self.now())?;
         let stream = EventStream::new(Arc::clone(self), place, after);

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,6 +15,7 @@ use serde_json::json;
 use tokio::time::Sleep;
 
 use super::{
+    cursor::Cursor,
     places::{Place, Standing},
     service::Shared,
     sse, view,
@@ -34,12 +36,14 @@ pub(super) struct EventStream {
     timer: Pin<Box<Sleep>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Phase {
     /// Nothing was told yet.
     Beginning {
         is_resumed: bool,
     },
+    /// All circuits come next: a frame that others have as well.
+    Snapshot(Bytes),
     Running,
     Over,
 }
@@ -63,7 +67,7 @@ impl EventStream {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.phase == Phase::Over
+        matches!(self.phase, Phase::Over)
     }
 
     /// The next bytes; `None` at the end.
@@ -76,14 +80,16 @@ impl EventStream {
             Standing::Lost => return self.end("unread"),
             Standing::Over => return self.end("shutdown"),
         }
-        if let Phase::Beginning { is_resumed } = self.phase {
-            self.phase = Phase::Running;
-            return Poll::Ready(Some(self.begin(is_resumed)));
+        match mem::replace(&mut self.phase, Phase::Running) {
+            Phase::Beginning { is_resumed: false } => return Poll::Ready(Some(self.begin())),
+            Phase::Beginning { is_resumed: true } => return Poll::Ready(Some(self.resume())),
+            Phase::Snapshot(frame) => return Poll::Ready(Some(frame)),
+            Phase::Running | Phase::Over => {}
         }
         match self.subscription.poll_next(cx) {
             Poll::Ready(Some(Ok(event))) => {
                 let data = view::event(&event).to_string();
-                return Poll::Ready(Some(sse::event("event", Some(event.id), &data)));
+                return Poll::Ready(Some(sse::event("event", self.cursor(event.id), &data)));
             }
             Poll::Ready(Some(Err(lagged))) => {
                 return Poll::Ready(Some(self.resync(lagged)));
@@ -114,44 +120,47 @@ impl EventStream {
         }
     }
 
-    /// All circuits. A resumed stream goes on with the events it has missed; if
-    /// they are not there any more it is said so first.
-    fn begin(&mut self, is_resumed: bool) -> Bytes {
-        if !is_resumed {
-            let mut text = String::new();
-            self.push_snapshot(&mut text);
-            return text.into();
-        }
-        match self.subscription.try_next() {
-            Err(lagged) => self.resync(lagged),
-            Ok(missed) => {
-                let mut text = String::new();
-                let snapshot = self.service.pulse.snapshot(&self.service);
-                // Without its number: the events before it are yet to come.
-                sse::push(&mut text, "snapshot", None, &snapshot.json);
-                if let Some(event) = missed {
-                    let data = view::event(&event).to_string();
-                    sse::push(&mut text, "event", Some(event.id), &data);
-                }
-                text.into()
-            }
-        }
+    /// From all circuits on: first their number, then they.
+    fn begin(&mut self) -> Bytes {
+        let snapshot = self.service.pulse.snapshot(&self.service, 0);
+        let (registry, last_id) = (&self.service.settings.registry, snapshot.last_id);
+        // What happened since others were told it comes behind it.
+        self.subscription = registry.subscribe_after(last_id);
+        self.told = snapshot.second;
+        self.phase = Phase::Snapshot(snapshot.frame);
+        sse::id(Cursor::new(registry, last_id))
     }
 
+    /// All circuits, and behind them the events that were missed; if those are
+    /// not there any more it is said so first.
+    fn resume(&mut self) -> Bytes {
+        let seen = self.subscription.last_id();
+        if let Err(lagged) = self.subscription.try_next() {
+            return self.resync(lagged);
+        }
+        // Not to lose what it has just read.
+        self.subscription = self.service.settings.registry.subscribe_after(seen);
+        self.snapshot()
+    }
+
+    /// Goes on with the oldest event there is, so that all that is not told is
+    /// counted.
     fn resync(&mut self, lagged: Lagged) -> Bytes {
-        let mut text = String::new();
-        let data = json!({ "missed": lagged.missed });
-        sse::push(&mut text, "resync", None, &data.to_string());
-        self.push_snapshot(&mut text);
-        text.into()
+        self.phase = Phase::Snapshot(self.snapshot());
+        let data = json!({ "missed": lagged.missed }).to_string();
+        sse::event("resync", self.cursor(self.subscription.last_id()), &data)
     }
 
-    /// All circuits, and from there on.
-    fn push_snapshot(&mut self, text: &mut String) {
-        let snapshot = self.service.pulse.snapshot(&self.service);
-        sse::push(text, "snapshot", Some(snapshot.last_id), &snapshot.json);
-        self.subscription = self.service.settings.registry.subscribe_after(snapshot.last_id);
-        self.told = self.service.second();
+    /// All circuits, no earlier than the last event that will not be told. They
+    /// have no number: whoever breaks off there has missed what comes behind.
+    fn snapshot(&mut self) -> Bytes {
+        let snapshot = self.service.pulse.snapshot(&self.service, self.subscription.last_id());
+        self.told = snapshot.second;
+        snapshot.frame
+    }
+
+    fn cursor(&self, id: u64) -> Option<Cursor> {
+        Some(Cursor::new(&self.service.settings.registry, id))
     }
 
     fn end(&mut self, reason: &str) -> Poll<Option<Bytes>> {

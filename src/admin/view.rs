@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
+    cursor,
     list::{Filter, Part, Sort},
     refusal::Refusal,
     route::encode,
@@ -344,6 +345,7 @@ pub(super) fn events(registry: &Registry, after: u64, limit: usize, of: Option<&
     json!({
         "events": events.take(limit).map(|event| self::event(event)).collect::<Value>(),
         "missed": history.missed,
+        "epoch": cursor::epoch(registry),
         "last_id": history.last_id,
     })
 }

@@ -16,6 +16,7 @@ use std::{
     convert,
     error::Error,
     fmt,
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -66,6 +67,7 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     entries: Mutex<BTreeMap<Arc<str>, Entry>>,
     ring: Arc<Ring>,
+    epoch: u64,
 }
 
 /// What has a name.
@@ -316,9 +318,27 @@ impl Registry {
         Some(entry.circuit().clone())
     }
 
+    /// What tells this registry's history from that of any other, as of the
+    /// same program before it was started anew: a random number. Whoever keeps
+    /// an event's number beyond the process keeps this beside it: under another
+    /// epoch it is the number of another event.
+    ///
+    /// ```
+    /// # use tower_breaker::Registry;
+    /// # let registry = Registry::new();
+    /// # let (kept_epoch, kept_id) = (registry.epoch() ^ 1, 7);
+    /// let is_known = registry.epoch() == kept_epoch;
+    /// let events = registry.subscribe_after(if is_known { kept_id } else { 0 });
+    /// # drop(events);
+    /// ```
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch
+    }
+
     /// What happened after the event of this number, oldest first, `limit`
     /// events at most. From 0 on, that is all the history there is; from a
-    /// number that was not given yet, as of a process before this one, too.
+    /// number that was not given yet, as of a process before this one, too; of
+    /// one that was given anew nobody can tell but by the [epoch](Self::epoch).
     pub fn events_after(&self, id: u64, limit: usize) -> History {
         self.0.ring.after(id, limit)
     }
@@ -328,7 +348,9 @@ impl Registry {
         Subscription::from_now(Arc::clone(&self.0.ring))
     }
 
-    /// Follows what happened after the event of this number, and what will.
+    /// Follows what happened after the event of this number, and what will. A
+    /// number from before the process was started anew is to be told by its
+    /// [epoch](Self::epoch).
     pub fn subscribe_after(&self, id: u64) -> Subscription {
         Subscription::after(Arc::clone(&self.0.ring), id)
     }
@@ -403,7 +425,9 @@ impl RegistryBuilder {
     /// The registry.
     pub fn build(self) -> Registry {
         let ring = Arc::new(Ring::new(self.history.max(1)));
-        Registry(Arc::new(Inner { entries: Mutex::default(), ring }))
+        // The standard library's source of chance has it from the system's.
+        let epoch = RandomState::new().hash_one(());
+        Registry(Arc::new(Inner { entries: Mutex::default(), ring, epoch }))
     }
 }
 

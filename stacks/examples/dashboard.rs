@@ -11,6 +11,7 @@
 
 use std::{
     collections::HashMap,
+    future::IntoFuture,
     hash::{BuildHasher, RandomState},
     time::Duration,
 };
@@ -25,12 +26,16 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{
-    sync::watch,
-    time::{interval, sleep},
+    net::TcpListener,
+    sync::{oneshot, watch},
+    time::{interval, sleep, timeout},
 };
 use tower::{BoxError, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_breaker::{AdminIdentity, AdminService, Config, ConfigBuilder, Outcome, Registry};
 use tower_breaker_stacks::server::{Caller, serve_axum};
+
+/// How long connections have to end when the gateway does.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Asks a dependency, through its breaker.
 type Dependency = BoxCloneSyncService<(), StatusCode, BoxError>;
@@ -65,7 +70,13 @@ async fn main() -> Result<(), BoxError> {
         .route("/{dependency}", get(answer))
         .with_state(dependencies)
         .nest_service("/admin", admin.clone());
-    let url = serve_axum(gateway).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, gateway).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let mut server = tokio::spawn(server.into_future());
 
     println!("to see and to steer: {url}/admin/#token={operator}");
     println!("to see only:         {url}/admin/#token={viewer}\n");
@@ -82,7 +93,13 @@ async fn main() -> Result<(), BoxError> {
         tokio::spawn(trouble(upstreams));
     }
     tokio::signal::ctrl_c().await?;
+    // Every stream that is read ends at once, and so do connections at rest. One
+    // that nobody reads does not: it is given a while, and goes with the runtime.
     admin.shutdown();
+    let _ = stop.send(());
+    if timeout(GRACE, &mut server).await.is_err() {
+        server.abort();
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 mod guards;
 mod reading;
 mod refused;
+mod served;
 mod site;
 mod steering;
 mod streams;

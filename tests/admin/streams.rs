@@ -3,8 +3,12 @@
 
 use std::{
     future::Future,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -24,6 +28,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 struct Told {
     event: String,
+    /// As it is sent.
+    cursor: Option<String>,
+    /// The event's number in it.
     id: Option<u64>,
     data: Value,
 }
@@ -54,13 +61,15 @@ impl Reader {
 
     /// The next event; `None` at the end.
     async fn next(&mut self) -> Option<Told> {
+        let mut text = String::new();
         while self.read.is_empty() {
             // Much longer than a tick: one that never comes fails the test.
             let frame = timeout(60 * SECOND, self.body.frame()).await.expect("nothing comes");
             let bytes = frame?.unwrap().into_data().unwrap();
-            let text = std::str::from_utf8(&bytes).unwrap();
-            assert!(text.ends_with("\n\n"), "{text}");
-            self.read = text.trim_end().split("\n\n").map(parse).collect();
+            text += std::str::from_utf8(&bytes).unwrap();
+            if text.ends_with("\n\n") {
+                self.read = text.trim_end().split("\n\n").map(parse).collect();
+            }
         }
         Some(self.read.remove(0))
     }
@@ -90,11 +99,14 @@ impl Reader {
 }
 
 fn parse(block: &str) -> Told {
-    let mut told = Told { event: String::new(), id: None, data: Value::Null };
+    let mut told = Told { event: String::new(), cursor: None, id: None, data: Value::Null };
     for line in block.lines() {
         match line.split_once(": ") {
             Some(("event", name)) => told.event = name.to_owned(),
-            Some(("id", id)) => told.id = Some(id.parse().unwrap()),
+            Some(("id", cursor)) => {
+                told.cursor = Some(cursor.to_owned());
+                told.id = Some(cursor.split_once('-').unwrap().1.parse().unwrap());
+            }
             Some(("data", data)) => told.data = serde_json::from_str(data).unwrap(),
             _ => panic!("{line}"),
         }
@@ -307,19 +319,141 @@ async fn a_reader_that_is_overtaken_is_told_so_and_begins_anew() {
     }
     let resync = reader.news().await;
     assert_eq!((&*resync.event, &resync.data["missed"]), ("resync", &json!(6)));
+    assert_eq!(resync.id, Some(7), "the last it will not be told");
     let snapshot = reader.expect("snapshot").await;
-    assert_eq!((snapshot.id, &snapshot.data["last_id"]), (Some(11), &json!(11)));
+    // Without a number: the events that are still there are yet to come.
+    assert_eq!((snapshot.id, &snapshot.data["last_id"]), (None, &json!(11)));
+    assert_eq!(snapshot.data["circuits"][0]["generation"], 10);
     circuit.trip();
-    assert_eq!(reader.news().await.id, Some(12));
+    // One more has left the history meanwhile.
+    assert_eq!(reader.expect("resync").await.data["missed"], 1);
+    reader.expect("snapshot").await;
+    for id in 9..=12 {
+        assert_eq!(reader.expect("event").await.id, Some(id));
+    }
+    assert!(reader.is_quiet());
 
     // Resumed too late, or with the number of another life.
     for (after, missed) in [(3, 5), (99, 8)] {
         let ask = Ask::get(&format!("/api/v1/stream?after={after}"));
         let mut late = Reader::open(&admin, ask).await.unwrap();
         assert_eq!(late.expect("resync").await.data["missed"], missed);
-        assert_eq!(late.expect("snapshot").await.id, Some(12));
+        assert_eq!(late.expect("snapshot").await.id, None);
+        for id in 9..=12 {
+            assert_eq!(late.expect("event").await.id, Some(id));
+        }
         assert!(late.is_quiet());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_is_told_or_counted_however_a_reader_dawdles_and_breaks_off() {
+    let registry = Registry::builder().history(4).build();
+    let admin = crate::site::admin(&registry);
+    let circuit = circuit(&registry, "inventory");
+    let mut reader = Reader::new(&admin).await;
+    let mut known = reader.expect("snapshot").await.data["last_id"].as_u64().unwrap();
+    let mut cursor = None;
+    for round in 0_usize..200 {
+        for _ in 0..round * 7 % 11 {
+            circuit.trip();
+            circuit.reset();
+        }
+        if let Some(last) = cursor.take().filter(|_| round % 3 == 0) {
+            let ask = Ask::get("/api/v1/stream").with("last-event-id", &last);
+            reader = Reader::open(&admin, ask).await.unwrap();
+        }
+        for _ in 0..round * 5 % 8 {
+            let told = reader.next().await.unwrap();
+            match &*told.event {
+                "tick" => {}
+                "event" => known += 1,
+                "resync" => known += told.data["missed"].as_u64().unwrap(),
+                _ => assert!(told.data["last_id"].as_u64().unwrap() >= known),
+            }
+            if told.id.is_some() {
+                assert_eq!(told.id, Some(known), "{told:?}");
+                cursor = told.cursor;
+            }
+        }
+    }
+    assert!(known > 500, "{known} events are no rush");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_with_the_number_of_another_process_is_told_the_whole_history() {
+    let (before, old) = site();
+    circuit(&before, "inventory");
+    let mut reader = Reader::new(&old).await;
+    let kept = reader.expect("snapshot").await;
+    let cursor = kept.cursor.unwrap();
+    let (epoch, id) = cursor.split_once('-').unwrap();
+    assert_eq!((&kept.data["epoch"], id), (&json!(epoch), "1"));
+
+    // The process is started anew, and has numbers of its own.
+    let (registry, admin) = site();
+    circuit(&registry, "inventory").trip();
+    assert_ne!(registry.epoch(), before.epoch());
+    for ask in [
+        Ask::get("/api/v1/stream").with("last-event-id", &cursor),
+        Ask::get(&format!("/api/v1/stream?after={cursor}")),
+    ] {
+        let mut reader = Reader::open(&admin, ask).await.unwrap();
+        assert_eq!(reader.expect("resync").await.data["missed"], 0);
+        assert_ne!(reader.expect("snapshot").await.data["epoch"], epoch);
+        assert_eq!(reader.expect("event").await.id, Some(1));
+        assert_eq!(reader.expect("event").await.id, Some(2));
+        assert!(reader.is_quiet());
+    }
+    let events = async |after: &str| {
+        let ask = Ask::get(&format!("/api/v1/events?after={after}"));
+        let ask = ask.with("authorization", bearer(OPERATOR));
+        let answer = crate::site::said(&admin, ask.into_request()).await.json();
+        (answer["events"].as_array().unwrap().len(), answer["epoch"].clone())
+    };
+    let here = format!("{:016x}", registry.epoch());
+    assert_eq!(events(&cursor).await, (2, json!(here)));
+    assert_eq!(events(&format!("{here}-1")).await, (1, json!(here)));
+    assert_eq!(events("1").await.0, 1, "a number alone is one of this process");
+
+    for wrong in ["", "-", "-1", "1-", "+1", "1-+1", "1-2-3", "g-1", "12345678901234567-1"] {
+        let ask = Ask::get("/api/v1/stream").with("last-event-id", wrong);
+        let (status, said) = Reader::open(&admin, ask).await.err().unwrap();
+        assert_eq!((status.as_u16(), &said["error"]["field"]), (422, &json!("last-event-id")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_begins_in_the_same_second_begins_with_the_same_bytes() {
+    let (registry, admin) = site();
+    let circuit = circuit(&registry, "inventory");
+    let begin = async || {
+        let mut reader = Reader::new(&admin).await;
+        let number = reader.body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(number.starts_with(b"id: "));
+        (reader.body.frame().await.unwrap().unwrap().into_data().unwrap(), reader)
+    };
+    let (first, _one) = begin().await;
+    circuit.trip();
+    let (second, mut other) = begin().await;
+    assert_eq!(first.as_ptr(), second.as_ptr());
+    // What has happened since comes behind, and the change with the second.
+    assert_eq!(other.expect("event").await.data["to"], "open");
+    assert_eq!(other.expect("tick").await.data["circuits"][0]["state"], "open");
+    let (later, mut third) = begin().await;
+    assert_ne!(first, later);
+    assert!(third.is_quiet());
+
+    // Nothing changes: who comes later has the same, and what time it is.
+    circuit.reset();
+    advance(20 * SECOND).await;
+    let (still, _fourth) = begin().await;
+    advance(SECOND).await;
+    let (same, mut fifth) = begin().await;
+    assert_eq!(still.as_ptr(), same.as_ptr());
+    assert_eq!(ids(&fifth.expect("tick").await), [""; 0]);
+    advance(5 * SECOND).await;
+    assert_ne!(begin().await.0.as_ptr(), still.as_ptr(), "ages are not told in ticks");
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,7 +476,16 @@ async fn there_are_so_many_streams_and_no_more() {
     assert!(Reader::open(&admin, ask()).await.is_err(), "29 s are no half a minute");
     other.news_or_tick().await;
     other.news_or_tick().await;
+    // It is asleep with nothing to read, and hears of it at once.
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    while Pin::new(&mut stuck.body).poll_frame(&mut Context::from_waker(&waker)).is_ready() {}
+    for _ in 0..31 {
+        other.news_or_tick().await;
+    }
+    woken.0.store(false, Ordering::Relaxed);
     let _third = Reader::open(&admin, ask()).await.unwrap();
+    assert!(woken.0.load(Ordering::Relaxed));
     assert!(Reader::open(&admin, ask()).await.is_err(), "the other one is read");
     assert_eq!(stuck.expect("end").await.data["reason"], "unread");
     assert!(stuck.next().await.is_none());
@@ -426,6 +569,16 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 impl Reader {
     async fn news_or_tick(&mut self) {
         self.next().await.expect("the stream is over");
+    }
+}
+
+/// Whether somebody was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -106,8 +106,6 @@ export function follow(on) {
       if (!response.ok) throw await refusal(response);
       const split = splitter((event, data, id) => {
         if (id !== null) last = id;
-        // A server that has started anew counts from the beginning.
-        if (event === 'snapshot' && last > data.last_id) last = data.last_id;
         attempts = 0;
         on.message(event, data);
       });

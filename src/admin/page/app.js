@@ -15,6 +15,8 @@ let me = null;
 let heard = null; // when the stream was last heard, as an instant of `performance.now()`
 let heardAt = null; // the same on the server's clock
 let stream = null;
+let epoch = null; // of the server's history
+let anew = false, told = 0; // whether the history comes anew, and up to which event it is no news
 let dirty = false, pending = false;
 
 // With a `<base>`, links to fragments lead to its address: be there, or each would load the page anew.
@@ -175,13 +177,20 @@ const on = {
           tried = false;
           ask('me').then(setMe, () => setMe(null));
         }
-        if ([...store.events.keys()].at(-1) > data.last_id) store.events.clear();
+        // A server that has started anew counts from the beginning.
+        if (epoch !== data.epoch) store.events.clear();
+        epoch = data.epoch;
+        told = anew ? data.last_id : 0;
+        anew = false;
         catchUp(data.last_id);
         dirty = true;
         if (first) route();
         redraw(true);
         break;
       }
+      case 'resync':
+        anew = true;
+        break;
       case 'tick': {
         heardAt = Date.parse(data.now);
         askFor(store.tick(data));
@@ -191,6 +200,7 @@ const on = {
       case 'event':
         if (!store.happened(data)) break;
         overview.tell([data]);
+        if (data.id <= told) break;
         announce(data);
         if (data.kind === 'removed') {
           store.circuits.delete(data.circuit_id);

@@ -117,9 +117,10 @@ export function tick(data) {
 /** How each circuit that is not closed came to be open: `{ at, why }`, as far as the events go back. */
 export const origins = new Map();
 
-/** Keeps an event; whether it is news. */
+/** Keeps an event; whether it is news, and no older than all that are kept. */
 export function happened(event) {
   if (events.has(event.id)) return false;
+  if (events.size >= EVENTS && event.id < Math.min(...events.keys())) return false;
   events.set(event.id, event);
   if (event.to === 'closed') origins.delete(event.circuit_id);
   else if (event.from === 'closed') {
