@@ -280,6 +280,7 @@ impl Circuit {
             awaits_health_check: view.awaits_health_check,
             totals,
             active_override: view.active_override,
+            overridden_since: view.overridden_since.map(|since| self.0.instant(since)),
         }
     }
 

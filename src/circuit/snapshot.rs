@@ -69,6 +69,9 @@ pub struct Snapshot {
     pub totals: Totals,
     /// What an operator laid over the circuit, with what is left of it.
     pub active_override: Option<Override>,
+    /// When that was laid; for one that came with a
+    /// [saved](crate::Saved) circuit, when this one was restored.
+    pub overridden_since: Option<Instant>,
 }
 
 /// The calls of a window, added up.

@@ -85,6 +85,7 @@ struct Overlay {
     kind: OverrideKind,
     reason: Option<String>,
     owner: Option<String>,
+    since: Time,
     until: Option<Time>,
 }
 
@@ -333,6 +334,7 @@ pub(crate) struct View {
     pub(crate) step: u32,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
+    pub(crate) overridden_since: Option<Time>,
 }
 
 /// What is left of a circuit when its process ends, for the one that takes its
@@ -693,6 +695,7 @@ impl Machine {
             kind: over.kind,
             reason: over.reason.clone(),
             owner: over.owner.clone(),
+            since: self.now,
             until: over.expires_in.map(|duration| self.now.after(duration)),
         });
         self.revision += 1;
@@ -846,6 +849,7 @@ impl Machine {
                 owner: overlay.owner.clone(),
                 expires_in: overlay.until.map(|until| until.since(now)),
             }),
+            overridden_since: self.overlay.as_ref().map(|overlay| overlay.since),
         }
     }
 
@@ -996,7 +1000,7 @@ impl Machine {
     }
 
     /// Whether time alone has changed something that nobody was told of.
-    fn is_overdue(&self, now: Time) -> bool {
+    pub(crate) fn is_overdue(&self, now: Time) -> bool {
         let phase = match &self.phase {
             Phase::HalfOpen(half_open) => half_open.next_deadline(),
             Phase::Ramp(ramp) => Some(ramp.end()),

@@ -12,8 +12,9 @@ pub struct Event {
     /// Its number: one more than that of the event before, in the whole
     /// registry. The first is 1.
     pub id: u64,
-    /// The calendar's time when it was told. Not in the order of the numbers if
-    /// that was set back.
+    /// The calendar's time when it happened. Not always in the order of the
+    /// numbers: what time alone did is told later, and a calendar may be set
+    /// back.
     pub at: SystemTime,
     /// The circuit's name.
     pub circuit: Arc<str>,

@@ -9,8 +9,14 @@ use crate::{
     WindowSnapshot,
 };
 
-/// A duration in milliseconds, to the nanosecond.
-pub(super) fn millis(duration: Duration) -> f64 {
+/// A duration in whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A latency in milliseconds, to the nanosecond.
+#[cfg(feature = "registry")]
+pub(super) fn fine_millis(duration: Duration) -> f64 {
     // Divided and not multiplied, so that it reads as it was written.
     duration.as_nanos() as f64 / 1e6
 }
