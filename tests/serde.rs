@@ -516,6 +516,7 @@ fn a_snapshot_shows_what_a_page_needs() {
         shown["active_override"],
         json!({"kind": "observe_only", "reason": "a <b> \"test\"", "owner": "alice", "expires_in_ms": null})
     );
+    assert_eq!(shown["overridden_for_ms"], 1_200);
     assert_eq!(shown["revision"], 2);
 
     circuit.clear_override();

@@ -144,10 +144,10 @@ impl Serialize for Totals {
 }
 
 /// Its fields, but for `since`, which is `for_ms`: how long it has been in this
-/// state.
+/// state; and for `overridden_since`, which is `overridden_for_ms`.
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut shown = to.serialize_struct("Snapshot", 14)?;
+        let mut shown = to.serialize_struct("Snapshot", 15)?;
         shown.serialize_field("name", &self.name)?;
         shown.serialize_field("key", &self.key)?;
         shown.serialize_field("state", &self.state)?;
@@ -163,6 +163,8 @@ impl Serialize for Snapshot {
         shown.serialize_field("awaits_health_check", &self.awaits_health_check)?;
         shown.serialize_field("totals", &self.totals)?;
         shown.serialize_field("active_override", &self.active_override)?;
+        let held = self.overridden_since.map(|since| self.at.saturating_duration_since(since));
+        shown.serialize_field("overridden_for_ms", &held.map(millis))?;
         shown.end()
     }
 }
