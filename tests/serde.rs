@@ -403,6 +403,7 @@ prop_compose! {
         ] = counts;
         saved.active_override = over.map(|(mut over, reason, owner, expires_in)| {
             (over.reason, over.owner, over.expires_in) = (reason, owner, expires_in);
+            saved.overridden_for = state_for;
             over
         });
         saved

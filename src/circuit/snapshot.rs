@@ -69,8 +69,7 @@ pub struct Snapshot {
     pub totals: Totals,
     /// What an operator laid over the circuit, with what is left of it.
     pub active_override: Option<Override>,
-    /// When that was laid; for one that came with a
-    /// [saved](crate::Saved) circuit, when this one was restored.
+    /// When that was laid.
     pub overridden_since: Option<Instant>,
 }
 

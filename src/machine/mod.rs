@@ -86,6 +86,8 @@ struct Overlay {
     reason: Option<String>,
     owner: Option<String>,
     since: Time,
+    /// How long it had lain before, over the circuit whose place this one took.
+    inherited: Duration,
     until: Option<Time>,
 }
 
@@ -334,7 +336,8 @@ pub(crate) struct View {
     pub(crate) step: u32,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
-    pub(crate) overridden_since: Option<Time>,
+    /// When it was laid, and how long it had lain before.
+    pub(crate) overridden: Option<(Time, Duration)>,
 }
 
 /// What is left of a circuit when its process ends, for the one that takes its
@@ -348,6 +351,7 @@ pub(crate) struct Legacy {
     pub(crate) cause: Option<Cause>,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
+    pub(crate) overridden_for: Duration,
 }
 
 /// How far a half-open episode has come.
@@ -433,6 +437,9 @@ impl Machine {
         self.totals = legacy.totals;
         if let Some(over) = legacy.active_override {
             self.set_override(over, Time::ZERO, facts);
+            if let Some(overlay) = &mut self.overlay {
+                overlay.inherited = legacy.overridden_for;
+            }
         }
         self.revision = legacy.revision;
     }
@@ -696,6 +703,7 @@ impl Machine {
             reason: over.reason.clone(),
             owner: over.owner.clone(),
             since: self.now,
+            inherited: Duration::ZERO,
             until: over.expires_in.map(|duration| self.now.after(duration)),
         });
         self.revision += 1;
@@ -849,7 +857,7 @@ impl Machine {
                 owner: overlay.owner.clone(),
                 expires_in: overlay.until.map(|until| until.since(now)),
             }),
-            overridden_since: self.overlay.as_ref().map(|overlay| overlay.since),
+            overridden: self.overlay.as_ref().map(|overlay| (overlay.since, overlay.inherited)),
         }
     }
 

@@ -57,7 +57,8 @@ pub(super) fn id_of(name: &str, key: Option<&str>) -> String {
 pub enum EventKind {
     /// The circuit came into the registry.
     Registered,
-    /// The circuit left the registry. Nothing more is told of it.
+    /// The circuit left the registry. Nothing more is told of it but what
+    /// somebody asked of it meanwhile.
     Removed,
     /// The circuit went from one state to another.
     Transition(Transition),
