@@ -240,6 +240,21 @@ fn one_that_is_restored_is_registered_as_it_was_and_counts_from_there() {
 }
 
 #[test]
+fn an_override_that_was_restored_is_told_of_at_once_and_ends_as_one_that_ran_out() {
+    let clock = ManualClock::new();
+    let rules = || brittle(&clock).build().unwrap();
+    let before = Circuit::new(rules());
+    before.set_override(Override::force_open().expires_in(60 * SECOND));
+    let registry = Registry::new();
+    registry.restore(rules(), before.save()).unwrap();
+    assert_eq!(kinds(&registry), ["registered", "override-set"]);
+    clock.advance(60 * SECOND);
+    registry.sample();
+    let last = registry.events_after(2, 1).events[0].to_string();
+    assert_eq!(last, "inventory: the override has run out");
+}
+
+#[test]
 fn one_that_starts_observed_is_told_of_after_it_was_registered() {
     let registry = Registry::new();
     let start = Start::ObserveOnly(SECOND);

@@ -10,12 +10,16 @@ impl Circuit {
         self.0.clock.date()
     }
 
-    /// Tells of what time alone has done, if nobody was told. Not under a lock.
+    /// Tells of what time alone has done, and of an override it was restored
+    /// with, if nobody was told. Not under a lock.
     ///
     /// It decides nothing that a call would: a circuit with calls overdue opens
     /// with the next one that asks.
-    pub(crate) fn tell_what_is_over(&self) {
-        let is_told = || !self.0.lock().machine.is_overdue(self.0.now());
+    pub(crate) fn tell_untold(&self) {
+        let is_told = || {
+            let core = self.0.lock();
+            core.untold.is_empty() && !core.machine.is_overdue(self.0.now())
+        };
         if !self.0.gate.0.load().asks() || is_told() {
             return;
         }

@@ -200,6 +200,8 @@ impl Registry {
         // Others are woken with the lock released.
         drop(entries);
         drop(waiters);
+        // What it was restored with, while it is what it says.
+        circuit.tell_untold();
         Ok(circuit)
     }
 
@@ -352,7 +354,7 @@ impl Registry {
     /// whoever shows them; no call waits for it.
     pub fn sample(&self) {
         for circuit in self.circuits() {
-            circuit.tell_what_is_over();
+            circuit.tell_untold();
             self.with_watch(&circuit, |watch| watch.sample(&circuit));
         }
     }
