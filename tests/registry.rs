@@ -124,17 +124,20 @@ fn the_registry_is_a_handle_and_so_is_every_other() {
 }
 
 #[test]
-fn nothing_is_told_of_a_circuit_once_it_is_removed() {
+fn nothing_is_told_of_a_circuit_once_it_is_removed_but_what_somebody_asked_of_it() {
     let registry = Registry::new();
     let old = registry.circuit(config("inventory")).unwrap();
     registry.remove("inventory");
     old.trip();
     let new = registry.circuit(config("inventory")).unwrap();
     old.reset();
-    assert_eq!(registry.record_command(&old, Command::new("reset")), None);
     assert!(registry.vitals(&old).is_none());
     assert!(registry.vitals(&new).is_some());
     assert_eq!(kinds(&registry), ["registered", "removed", "registered"]);
+    // Whoever steered it in the moment in which it left did so.
+    assert_eq!(registry.record_command(&old, Command::new("reset").by("alice")), 4);
+    let told = registry.events_after(3, 10).events;
+    assert_eq!(told[0].to_string(), "inventory: alice asked for `reset`");
 }
 
 #[test]
@@ -237,6 +240,21 @@ fn one_that_is_restored_is_registered_as_it_was_and_counts_from_there() {
 }
 
 #[test]
+fn an_override_that_was_restored_is_told_of_at_once_and_ends_as_one_that_ran_out() {
+    let clock = ManualClock::new();
+    let rules = || brittle(&clock).build().unwrap();
+    let before = Circuit::new(rules());
+    before.set_override(Override::force_open().expires_in(60 * SECOND));
+    let registry = Registry::new();
+    registry.restore(rules(), before.save()).unwrap();
+    assert_eq!(kinds(&registry), ["registered", "override-set"]);
+    clock.advance(60 * SECOND);
+    registry.sample();
+    let last = registry.events_after(2, 1).events[0].to_string();
+    assert_eq!(last, "inventory: the override has run out");
+}
+
+#[test]
 fn one_that_starts_observed_is_told_of_after_it_was_registered() {
     let registry = Registry::new();
     let start = Start::ObserveOnly(SECOND);
@@ -291,7 +309,7 @@ proptest! {
                 for _ in 0..many {
                     published += 1;
                     let id = registry.record_command(&circuit, Command::new("look"));
-                    prop_assert_eq!(id, Some(published));
+                    prop_assert_eq!(id, published);
                 }
             } else {
                 reader.read(many);
@@ -752,6 +770,40 @@ fn a_state_that_time_ended_unseen_is_put_right_when_it_is_told() {
     // The next call is a probe, and tells when the lease was over.
     let _ = bench.circuit.try_acquire();
     assert_eq!(worst(&bench), [State::Open; 11]);
+    drop(probe);
+}
+
+#[test]
+fn a_sample_has_told_what_time_alone_has_done_and_when() {
+    let clock = ManualClock::new();
+    let registry = Registry::new();
+    let circuit = registry.circuit(brittle(&clock).build().unwrap()).unwrap();
+    circuit.set_override(Override::force_open().expires_in(60 * SECOND));
+    clock.advance(59 * SECOND);
+    registry.sample();
+    assert_eq!(kinds(&registry), ["registered", "override-set"], "it is not over");
+    clock.advance(3 * SECOND);
+    registry.sample();
+    registry.sample();
+    assert_eq!(kinds(&registry), ["registered", "override-set", "override-cleared"]);
+    let events = registry.events_after(0, 10).events;
+    let EventKind::OverrideCleared { expired, .. } = events[2].kind else { panic!("{events:?}") };
+    assert!(expired);
+    assert_eq!(events[2].at.duration_since(events[1].at).unwrap(), 60 * SECOND);
+    assert_eq!(circuit.snapshot().revision, 2, "what was seen is what is");
+
+    // A probe that never comes back: its lease ends after ten seconds, unseen.
+    circuit.trip();
+    clock.advance(SECOND);
+    let probe = circuit.try_acquire().unwrap();
+    let failed = circuit.snapshot().totals.failure;
+    clock.advance(13 * SECOND);
+    registry.sample();
+    let events = registry.events_after(0, 10).events;
+    let [.., probing, opened] = &events[..] else { panic!("{events:?}") };
+    assert!(matches!(&opened.kind, EventKind::Transition(opened) if opened.to == State::Open));
+    assert_eq!(opened.at.duration_since(probing.at).unwrap(), 10 * SECOND);
+    assert_eq!(circuit.snapshot().totals.failure, failed + 1);
     drop(probe);
 }
 

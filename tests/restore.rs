@@ -191,6 +191,10 @@ fn an_override_keeps_its_owner_its_reason_and_its_end() {
     assert_eq!(over.owner.as_deref(), Some("alice"));
     assert_eq!(over.reason.as_deref(), Some("index rebuild"));
     assert_eq!(over.expires_in, Some(30 * SECOND));
+    let since = |process: &Process| process.circuit.snapshot().overridden_since.unwrap();
+    assert_eq!(after.circuit.snapshot().at - since(&after), HOUR - 30 * SECOND);
+    let later = after.after(SECOND);
+    assert_eq!(later.circuit.snapshot().at - since(&later), HOUR - 29 * SECOND);
     assert_eq!(after.refused_for(), Some(30 * SECOND));
     after.clock.advance(30 * SECOND);
     after.call(Outcome::Success);

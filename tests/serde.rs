@@ -403,6 +403,7 @@ prop_compose! {
         ] = counts;
         saved.active_override = over.map(|(mut over, reason, owner, expires_in)| {
             (over.reason, over.owner, over.expires_in) = (reason, owner, expires_in);
+            saved.overridden_for = state_for;
             over
         });
         saved
@@ -508,14 +509,15 @@ fn a_snapshot_shows_what_a_page_needs() {
     assert_eq!(shown["name"], "inventory");
     assert_eq!(shown["key"], Value::Null);
     assert_eq!(shown["state"], "open");
-    assert_eq!(shown["for_ms"], 1_200.0);
-    assert_eq!(shown["retry_after_ms"], 3_800.0);
+    assert_eq!(shown["for_ms"], 1_200);
+    assert_eq!(shown["retry_after_ms"], 3_800);
     assert_eq!(shown["window"]["failure_rate"], Value::Null);
     assert_eq!(shown["totals"]["failure"], 2);
     assert_eq!(
         shown["active_override"],
         json!({"kind": "observe_only", "reason": "a <b> \"test\"", "owner": "alice", "expires_in_ms": null})
     );
+    assert_eq!(shown["overridden_for_ms"], 1_200);
     assert_eq!(shown["revision"], 2);
 
     circuit.clear_override();
@@ -562,7 +564,7 @@ mod events {
         circuit.set_override(Override::force_closed().reason("because").owner("bob"));
         circuit.clear_override();
         let command = Command::new("reset").by("alice").reason("deployed");
-        registry.record_command(&circuit, command).unwrap();
+        registry.record_command(&circuit, command);
         let stricter = Config::builder("default").minimum_calls(5).build().unwrap();
         circuit.reconfigure(stricter).unwrap();
         let events = registry.events_after(0, 10).events;
@@ -585,7 +587,7 @@ mod events {
             (&shown(2)["kind"], &shown(2)["reason"]),
             (&json!("override_set"), &json!("because"))
         );
-        assert_eq!(shown(2)["override"]["expires_in_ms"], 3_600_000.0);
+        assert_eq!(shown(2)["override"]["expires_in_ms"], 3_600_000);
         assert_eq!(
             (&shown(3)["kind"], &shown(3)["expired"]),
             (&json!("override_cleared"), &json!(false))

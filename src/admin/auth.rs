@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use constant_time_eq::constant_time_eq;
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 
-use super::refusal::Refusal;
+use super::{fields::is_one_line, refusal::Refusal};
 use crate::ConfigError;
 
 /// Who asks, and whether they may steer or only look.
@@ -43,6 +43,11 @@ impl AdminIdentity {
     /// Whether they may steer.
     pub fn can_write(&self) -> bool {
         self.can_write
+    }
+
+    /// Whether an event can say who it was.
+    fn has_name(&self) -> bool {
+        !self.who.trim().is_empty() && is_one_line(&self.who)
     }
 
     /// The role in one word.
@@ -110,8 +115,11 @@ impl Access {
                     "must be of one identity only, or nobody knows who did what",
                 );
             }
-            if identity.who.trim().is_empty() || identity.who.chars().any(char::is_control) {
-                return wrong(format_args!("one"), "must be somebody's: the identity has no name");
+            if !identity.has_name() {
+                return wrong(
+                    format_args!("one"),
+                    "must be somebody's: the identity has no name that can be shown on one line",
+                );
             }
         }
         Ok(())
@@ -124,7 +132,8 @@ impl Access {
         }
         let by_token = || self.by_token(bearer(&parts.headers)?);
         let by_check = || self.check.as_ref().and_then(|check| check(parts));
-        by_token().or_else(by_check).ok_or_else(Refusal::unauthorized)
+        let found = by_token().or_else(by_check).ok_or_else(Refusal::unauthorized)?;
+        if found.has_name() { Ok(found) } else { Err(Refusal::nameless()) }
     }
 
     /// Compares with each token in a time that says nothing of their

@@ -3,13 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    auth::AdminIdentity,
-    fields::Fields,
-    list::Filter,
-    refusal::Refusal,
-    route::Target,
-    service::Shared,
-    view::{self, Seen},
+    auth::AdminIdentity, fields::Fields, list::Filter, refusal::Refusal, route::Target,
+    service::Shared, view,
 };
 use crate::{Circuit, Override, Registry, SteerError};
 
@@ -45,8 +40,15 @@ struct Choice {
 
 #[derive(Debug)]
 enum Chosen {
-    Ids(Vec<String>),
+    Ids(Vec<Named>),
     Filter(Filter),
+}
+
+/// A circuit by its id, as somebody saw it if they say so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    id: String,
+    if_generation: Option<u64>,
 }
 
 impl Command {
@@ -94,18 +96,18 @@ impl Command {
         match (target, &self.choice) {
             (Target::Bulk, Some(choice)) => {
                 let chosen = choice.find(service)?;
-                let mut changed = 0_u64;
+                let (mut changed, mut unchanged) = (0_u64, 0_u64);
                 let mut failed = Vec::new();
-                for seen in chosen {
-                    let as_seen = Some(seen.snapshot.revision);
-                    match self.apply(registry, &seen.circuit, as_seen, identity) {
-                        Ok(()) => changed += 1,
-                        Err(refusal) => {
-                            failed.push(json!({ "id": seen.id, "error": refusal.to_json() }));
+                for (id, circuit, as_seen) in chosen {
+                    match self.apply(registry, &circuit, Some(as_seen), identity) {
+                        Ok(revision) if revision == as_seen => unchanged += 1,
+                        Ok(_) => changed += 1,
+                        Err(error) => {
+                            failed.push(json!({ "id": id, "error": refused(&error).to_json() }));
                         }
                     }
                 }
-                Ok(json!({ "changed": changed, "failed": failed }))
+                Ok(json!({ "changed": changed, "unchanged": unchanged, "failed": failed }))
             }
             (
                 Target::SetOverride(id)
@@ -115,23 +117,25 @@ impl Command {
                 _,
             ) => {
                 let circuit = service.find(id)?;
-                self.apply(registry, &circuit, self.if_generation, identity)?;
+                self.apply(registry, &circuit, self.if_generation, identity)
+                    .map_err(|error| refused(&error).current(current(registry, &circuit)))?;
                 Ok(json!({ "circuit": view::one(registry, &circuit) }))
             }
             (Target::Bulk, None) => Err(Refusal::not_found()),
         }
     }
 
-    /// Does it to one circuit, and notes who and why.
+    /// Does it to one circuit, and notes who and why. Returns the revision that
+    /// it has then.
     fn apply(
         &self,
         registry: &Registry,
         circuit: &Circuit,
         if_generation: Option<u64>,
         identity: &AdminIdentity,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u64, SteerError> {
         let steer = circuit.if_revision(if_generation);
-        let done = match &self.action {
+        let revision = match &self.action {
             Action::SetOverride(over) => {
                 let over = over.clone().reason(self.reason.clone()).owner(identity.who());
                 steer.set_override(over)
@@ -140,14 +144,11 @@ impl Command {
             Action::Open => steer.trip(),
             Action::HalfOpen => steer.end_wait(),
             Action::Close | Action::Reset => steer.reset(),
-        };
-        if let Err(error) = done {
-            return Err(refused(registry, circuit, error));
-        }
+        }?;
         let command =
             crate::Command::new(self.action.word()).by(identity.who()).reason(self.reason.clone());
         registry.record_command(circuit, command);
-        Ok(())
+        Ok(revision)
     }
 }
 
@@ -167,7 +168,7 @@ impl Action {
 
 impl Choice {
     fn read(fields: &mut Fields) -> Result<Self, Refusal> {
-        let ids = fields.texts("ids")?;
+        let ids = fields.list("ids", Named::read)?;
         let filter = fields.object("filter", "filter.")?.map(Filter::of_fields).transpose()?;
         let of = match (ids, filter) {
             (Some(ids), None) => Chosen::Ids(ids),
@@ -184,29 +185,56 @@ impl Choice {
         Ok(Self { confirm, of })
     }
 
-    /// The circuits, if there are as many as confirmed.
-    fn find(&self, service: &Shared) -> Result<Vec<Seen>, Refusal> {
+    /// The circuits, each with the revision that is meant, if there are as many
+    /// as confirmed.
+    fn find(&self, service: &Shared) -> Result<Vec<(String, Circuit, u64)>, Refusal> {
         let registry = &service.settings.registry;
-        let found = match &self.of {
+        let found: Vec<_> = match &self.of {
             Chosen::Filter(filter) => {
                 let mut all = view::all(registry);
                 all.retain(|seen| filter.is_met_by(seen));
-                all
+                all.into_iter()
+                    .map(|seen| (seen.id, seen.circuit, seen.snapshot.revision))
+                    .collect()
             }
-            Chosen::Ids(ids) => {
-                let mut ids = ids.clone();
-                ids.sort_unstable();
-                ids.dedup();
-                let seen = |id: &String| {
-                    let seen = Seen::of(registry, service.find(id)?);
-                    seen.ok_or_else(|| Refusal::unknown_circuit(id))
+            Chosen::Ids(named) => {
+                let mut named = named.clone();
+                named.sort_unstable();
+                named.dedup();
+                if let Some(twice) = named.windows(2).find(|pair| pair[0].id == pair[1].id) {
+                    let expected = format!("names {:?} twice, as seen differently", twice[0].id);
+                    return Err(Refusal::invalid("ids", &expected));
+                }
+                let find = |Named { id, if_generation }| {
+                    let circuit = service.find(&id)?;
+                    let revision = if_generation.unwrap_or_else(|| circuit.snapshot().revision);
+                    Ok((id, circuit, revision))
                 };
-                ids.iter().map(seen).collect::<Result<_, Refusal>>()?
+                named.into_iter().map(find).collect::<Result<_, Refusal>>()?
             }
         };
         match found.len() as u64 {
             count if count == self.confirm => Ok(found),
             count => Err(Refusal::confirm_mismatch(self.confirm, count)),
+        }
+    }
+}
+
+impl Named {
+    /// An id, or an object with `id` and `if_generation`.
+    fn read(value: Value) -> Result<Self, Refusal> {
+        let expected = "must be a list of strings, or of objects with id and if_generation";
+        match value {
+            Value::String(id) => Ok(Self { id, if_generation: None }),
+            Value::Object(all) => {
+                let mut fields = Fields::of(all, "ids.");
+                let if_generation = fields.number("if_generation")?;
+                let id = fields.text("id")?;
+                fields.finish()?;
+                let id = id.ok_or_else(|| Refusal::invalid("ids.id", "is needed"))?;
+                Ok(Self { id, if_generation })
+            }
+            _ => Err(Refusal::invalid("ids", expected)),
         }
     }
 }
@@ -223,14 +251,18 @@ fn read_override(fields: &mut Fields) -> Result<Override, Refusal> {
     })
 }
 
-/// Why a circuit was not steered, with how it is instead.
-fn refused(registry: &Registry, circuit: &Circuit, error: SteerError) -> Refusal {
-    let refusal = match error {
-        SteerError::Changed { expected, revision, .. } => Refusal::stale(expected, revision),
+/// Why a circuit was not steered.
+fn refused(error: &SteerError) -> Refusal {
+    match error {
+        SteerError::Changed { expected, revision, .. } => Refusal::stale(*expected, *revision),
         error => Refusal::not_possible(error.to_string()),
-    };
-    refusal.current(json!({
+    }
+}
+
+/// How a circuit is that was not steered, and what came of it lately.
+fn current(registry: &Registry, circuit: &Circuit) -> Value {
+    json!({
         "circuit": view::one(registry, circuit),
         "events": view::latest(registry, &view::id(circuit.name(), circuit.key()), TOLD),
-    }))
+    })
 }

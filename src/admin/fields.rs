@@ -1,10 +1,87 @@
 //! What a caller sent, read field by field: each is known, and of its kind.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
+
+/// Whether a text reads as it is written, wherever it is shown: it has no
+/// control characters, none that separate lines, and none that reverse what
+/// comes after them.
+pub(super) fn is_one_line(text: &str) -> bool {
+    let hides = |character| matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !text.chars().any(|character| character.is_control() || hides(character))
+}
+
+/// Refuses an object that has a field twice: one of the two would go unheard.
+fn unique(body: &[u8]) -> Result<(), serde_json::Error> {
+    serde_json::from_slice(body).map(|Unique| ())
+}
+
+/// JSON in which no object has a field twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value::<Self>()?;
+            if seen.contains(&key) {
+                let shown: String = key.chars().take(80).collect();
+                let twice = format_args!("the body has the field {shown:?} twice");
+                return Err(de::Error::custom(twice));
+            }
+            seen.insert(key);
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self, A::Error> {
+        while let Some(Self) = all.next_element()? {}
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+}
 
 /// The fields of a JSON object that nobody has asked for yet.
 pub(super) struct Fields {
@@ -17,14 +94,15 @@ pub(super) struct Fields {
 impl Fields {
     /// Reads a body that must be an object.
     pub(super) fn of_body(body: &[u8]) -> Result<Self, Refusal> {
-        match serde_json::from_slice(body) {
+        match serde_json::from_slice(body).and_then(|all| unique(body).map(|()| all)) {
             Ok(Value::Object(all)) => Ok(Self::of(all, "")),
             Ok(_) => Err(Refusal::malformed("the body must be a JSON object")),
+            Err(error) if error.is_data() => Err(Refusal::malformed(error.to_string())),
             Err(error) => Err(Refusal::malformed(format!("the body is not JSON: {error}"))),
         }
     }
 
-    fn of(all: Map<String, Value>, prefix: &'static str) -> Self {
+    pub(super) fn of(all: Map<String, Value>, prefix: &'static str) -> Self {
         Self { all, prefix, known: Vec::new() }
     }
 
@@ -58,8 +136,10 @@ impl Fields {
         if !(1..=LONGEST).contains(&said.chars().count()) {
             return Err(self.invalid("reason", "is needed: 1 to 500 characters that say why"));
         }
-        if said.chars().any(char::is_control) {
-            return Err(self.invalid("reason", "must be one line, without control characters"));
+        if !is_one_line(said) {
+            let expected = "must be one line, without control characters, line separators and \
+                            marks that turn the direction of the text";
+            return Err(self.invalid("reason", expected));
         }
         Ok(said.to_owned())
     }
@@ -97,6 +177,21 @@ impl Fields {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let texts = value.as_array().and_then(|all| all.iter().map(text).collect());
         texts.map(Some).ok_or_else(|| self.invalid(name, "must be a list of strings"))
+    }
+
+    /// A list, if it is there, each of which is read so.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(Value) -> Result<T, Refusal>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(all)) => {
+                all.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+            }
+            Some(_) => Err(self.invalid(name, "must be a list")),
+        }
     }
 
     /// A text, if it is there.

@@ -51,6 +51,12 @@ impl Refusal {
             .header(header::WWW_AUTHENTICATE, "Bearer")
     }
 
+    pub(super) fn nameless() -> Self {
+        let message = "who must be a name on one line, without control characters, line \
+                       separators and marks that turn the direction of the text";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message).field("who")
+    }
+
     pub(super) fn viewer() -> Self {
         let message = "a viewer may look and not steer; this needs an operator";
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)

@@ -7,14 +7,16 @@ use crate::{Override, OverrideKind, Snapshot, State};
 
 /// One or two sentences. What changes with every look is left to the countdown
 /// beside them as long as the circuit is closed.
-pub(super) fn sentence(snapshot: &Snapshot, lasted: Duration) -> String {
+pub(super) fn sentence(snapshot: &Snapshot) -> String {
+    let since = snapshot.overridden_since.unwrap_or(snapshot.since);
+    let lasted = snapshot.at.saturating_duration_since(since);
     match &snapshot.active_override {
         None => own(snapshot, lasted),
-        Some(over) => format!("{} {}", laid_over(over), beneath(snapshot, over.kind)),
+        Some(over) => format!("{} {}", laid_over(over, lasted), beneath(snapshot, over.kind)),
     }
 }
 
-fn laid_over(over: &Override) -> String {
+fn laid_over(over: &Override, lasted: Duration) -> String {
     let mut said = match over.kind {
         OverrideKind::ForceOpen => "Held open",
         OverrideKind::ForceClosed => "Held closed",
@@ -28,16 +30,24 @@ fn laid_over(over: &Override) -> String {
     if let Some(owner) = &over.owner {
         said += &format!("{by} {owner}");
     }
+    said += &format!(", for {} so far and ", minutes(lasted));
     match over.expires_in {
-        Some(left) if left < Duration::from_secs(60) => said += " for less than a minute more",
-        Some(left) if left < Duration::from_secs(120) => said += " for one more minute",
-        Some(left) => said += &format!(" for {} more", spoken(left)),
-        None => said += " until somebody clears it",
+        Some(left) => said += &format!("{} more", minutes(left)),
+        None => said += "until somebody clears it",
     }
     if let Some(reason) = &over.reason {
         said += &format!(": {reason}");
     }
     ended(said)
+}
+
+/// As coarse as the page is told of it.
+fn minutes(duration: Duration) -> String {
+    match duration.as_secs() / 60 {
+        0 => "less than a minute".to_owned(),
+        1 => "one minute".to_owned(),
+        _ => spoken(duration),
+    }
 }
 
 /// What the machine makes of it meanwhile.

@@ -46,8 +46,14 @@ use super::{
 };
 use crate::{Circuit, Clock, Registry, State};
 
-/// How many bytes of a body are read.
-const LONGEST_BODY: usize = 64 * 1024;
+/// How many bytes of a body are read. Where many circuits can be named, so many
+/// that 10,000 can be.
+const fn longest_body(target: &Target) -> usize {
+    match target {
+        Target::Bulk => 4 * 1024 * 1024,
+        _ => 64 * 1024,
+    }
+}
 
 /// How long a body may take to come.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -223,7 +229,7 @@ impl Shared {
                 if !identity.can_write() {
                     return Err(Refusal::viewer());
                 }
-                check_body(parts)?;
+                check_body(parts, longest_body(&target))?;
                 Ok(Begun::Steer(target, identity))
             }
             Route::Stream => self.stream(parts).map(Begun::Answered),
@@ -361,11 +367,25 @@ enum Begun {
     Steer(Target, AdminIdentity),
 }
 
+/// Whether a content type is JSON's, in UTF-8 if it says so.
+fn is_json(content_type: &str) -> bool {
+    let (essence, charset) = match content_type.split_once(';') {
+        None => (content_type, None),
+        Some((essence, parameter)) => (essence.trim_end(), Some(parameter.trim())),
+    };
+    let is_utf_8 = |parameter: &str| {
+        ["charset=utf-8", "charset=\"utf-8\""]
+            .iter()
+            .any(|known| parameter.eq_ignore_ascii_case(known))
+    };
+    essence.eq_ignore_ascii_case("application/json") && charset.is_none_or(is_utf_8)
+}
+
 /// Refuses a body that is not JSON, or says that it is too long.
-fn check_body(parts: &Parts) -> Result<(), Refusal> {
+fn check_body(parts: &Parts, longest: usize) -> Result<(), Refusal> {
     let mut types = parts.headers.get_all(CONTENT_TYPE).iter();
     let is_json = match (types.next(), types.next()) {
-        (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"application/json"),
+        (Some(only), None) => only.to_str().is_ok_and(is_json),
         _ => false,
     };
     if !is_json {
@@ -373,7 +393,7 @@ fn check_body(parts: &Parts) -> Result<(), Refusal> {
     }
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     match length.and_then(|length| length.parse::<u64>().ok()) {
-        Some(length) if length > LONGEST_BODY as u64 => Err(Refusal::too_large(LONGEST_BODY)),
+        Some(length) if length > longest as u64 => Err(Refusal::too_large(longest)),
         _ => Ok(()),
     }
 }
@@ -463,7 +483,13 @@ impl<B: Body> Future for AdminFuture<B> {
             },
             StepProj::Reading { body, reading } => {
                 let reading = reading.as_mut().project();
-                let answer = match ready!(poll_body(body, reading.read, reading.late, cx)) {
+                let answer = match ready!(poll_body(
+                    body,
+                    reading.read,
+                    longest_body(reading.target),
+                    reading.late,
+                    cx
+                )) {
                     Ok(()) => reading.service.steer(reading.target, reading.identity, reading.read),
                     Err(refusal) => Err(refusal),
                 };
@@ -480,6 +506,7 @@ impl<B: Body> Future for AdminFuture<B> {
 fn poll_body<B: Body>(
     mut body: Pin<&mut B>,
     read: &mut Vec<u8>,
+    longest: usize,
     late: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Refusal>> {
@@ -494,8 +521,8 @@ fn poll_body<B: Body>(
             Poll::Ready(Some(Ok(frame))) => frame,
         };
         let Ok(mut data) = frame.into_data() else { continue };
-        if data.remaining() > LONGEST_BODY - read.len() {
-            return Poll::Ready(Err(Refusal::too_large(LONGEST_BODY)));
+        if data.remaining() > longest - read.len() {
+            return Poll::Ready(Err(Refusal::too_large(longest)));
         }
         while data.has_remaining() {
             let chunk = data.chunk();

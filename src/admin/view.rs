@@ -51,8 +51,14 @@ impl Seen {
         })
     }
 
+    /// How long the machine has been in its state.
     fn lasted(&self) -> Duration {
         self.now.saturating_duration_since(self.snapshot.since)
+    }
+
+    /// How long an operator has had a hand in it.
+    fn overridden_for(&self) -> Option<Duration> {
+        self.snapshot.overridden_since.map(|since| self.now.saturating_duration_since(since))
     }
 
     /// All there is in a list.
@@ -85,7 +91,7 @@ impl Seen {
             "generation": self.snapshot.revision,
             "retry_after_ms": self.snapshot.retry_after.map(millis),
             "cause": self.snapshot.cause.as_ref().map(ToString::to_string),
-            "sentence": sentence(&self.snapshot, self.lasted()),
+            "sentence": sentence(&self.snapshot),
             "window": window,
             "recovery": self.recovery(),
             "rates": self.rates(),
@@ -97,10 +103,21 @@ impl Seen {
 
     /// What grows older all the time, and is no news.
     fn to_ages(&self) -> Map<String, Value> {
-        let since = wall_time(self.snapshot.since, self.now, self.wall);
-        let mut ages = object(json!({ "since": rfc3339(since), "for_ms": millis(self.lasted()) }));
+        let date = |instant| rfc3339(wall_time(instant, self.now, self.wall));
+        let automatic_since = self.snapshot.since;
+        // What callers meet is the operator's.
+        let since = self.snapshot.overridden_since.unwrap_or(automatic_since);
+        let lasted = self.overridden_for().unwrap_or_else(|| self.lasted());
+        let mut ages = object(json!({
+            "since": date(since),
+            "for_ms": millis(lasted),
+            "automatic_since": date(automatic_since),
+            "automatic_for_ms": millis(self.lasted()),
+        }));
         if let Some(active) = &self.snapshot.active_override {
             let mut over = over(active);
+            over["since"] = date(since).into();
+            over["for_ms"] = millis(lasted);
             over["expires_in_ms"] = active.expires_in.map(millis).into();
             ages.insert("override".into(), over);
         }
@@ -133,7 +150,9 @@ impl Seen {
         snapshot.at = snapshot.since;
         if let Some(over) = &mut snapshot.active_override {
             // The sentence says how many minutes.
-            over.expires_in = over.expires_in.map(|left| Duration::from_secs(left.as_secs() / 60));
+            let minutes = |time: Duration| Duration::from_secs(time.as_secs() / 60);
+            over.expires_in = over.expires_in.map(minutes);
+            snapshot.at += self.overridden_for().map_or(Duration::ZERO, minutes);
         }
         Print { snapshot, rates: self.rates(), latency: self.vitals.latency, ends: self.ends() }
     }
@@ -215,7 +234,9 @@ pub(super) const fn state_word(state: State) -> &'static str {
 /// Without what is left of it.
 fn over(over: &Override) -> Value {
     let mut over = shown(over);
-    over["expires_in_ms"] = Value::Null;
+    for age in ["since", "for_ms", "expires_in_ms"] {
+        over[age] = Value::Null;
+    }
     over
 }
 

@@ -74,7 +74,7 @@ impl Word {
     }
 
     /// Whether only the machine knows.
-    #[cfg(feature = "keyed")]
+    #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(super) const fn asks(self) -> bool {
         self.0 & Self::KIND == Self::ASK
     }

@@ -280,6 +280,10 @@ impl Circuit {
             awaits_health_check: view.awaits_health_check,
             totals,
             active_override: view.active_override,
+            overridden_since: view.overridden.map(|(laid, before)| {
+                let laid = self.0.instant(laid);
+                laid.checked_sub(before).unwrap_or(laid)
+            }),
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Saved {
     pub cause: Option<Cause>,
     /// What an operator had laid over it, with what was left of it.
     pub active_override: Option<Override>,
+    /// For how long that had lain; zero without one.
+    pub overridden_for: Duration,
     /// Its counts for life.
     pub totals: Totals,
 }
@@ -97,6 +99,9 @@ impl Circuit {
             step: view.step,
             cause: view.cause,
             active_override: view.active_override,
+            overridden_for: view
+                .overridden
+                .map_or(Duration::ZERO, |(laid, before)| before.saturating_add(now.since(laid))),
             totals,
         }
     }
@@ -204,6 +209,7 @@ impl Saved {
             cause: self.cause,
             totals: self.totals,
             active_override,
+            overridden_for: self.overridden_for.saturating_add(passed),
         };
         let Totals { fallback_answered, fallback_failed, fallback_cancelled, .. } = self.totals;
         let fallbacks = [fallback_answered, fallback_failed, fallback_cancelled];

@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// What an operator laid over the circuit, with what is left of it.
     pub active_override: Option<Override>,
+    /// When that was laid.
+    pub overridden_since: Option<Instant>,
 }
 
 /// The calls of a window, added up.

@@ -85,6 +85,9 @@ struct Overlay {
     kind: OverrideKind,
     reason: Option<String>,
     owner: Option<String>,
+    since: Time,
+    /// How long it had lain before, over the circuit whose place this one took.
+    inherited: Duration,
     until: Option<Time>,
 }
 
@@ -333,6 +336,8 @@ pub(crate) struct View {
     pub(crate) step: u32,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
+    /// When it was laid, and how long it had lain before.
+    pub(crate) overridden: Option<(Time, Duration)>,
 }
 
 /// What is left of a circuit when its process ends, for the one that takes its
@@ -346,6 +351,7 @@ pub(crate) struct Legacy {
     pub(crate) cause: Option<Cause>,
     pub(crate) totals: Totals,
     pub(crate) active_override: Option<Override>,
+    pub(crate) overridden_for: Duration,
 }
 
 /// How far a half-open episode has come.
@@ -431,6 +437,9 @@ impl Machine {
         self.totals = legacy.totals;
         if let Some(over) = legacy.active_override {
             self.set_override(over, Time::ZERO, facts);
+            if let Some(overlay) = &mut self.overlay {
+                overlay.inherited = legacy.overridden_for;
+            }
         }
         self.revision = legacy.revision;
     }
@@ -693,6 +702,8 @@ impl Machine {
             kind: over.kind,
             reason: over.reason.clone(),
             owner: over.owner.clone(),
+            since: self.now,
+            inherited: Duration::ZERO,
             until: over.expires_in.map(|duration| self.now.after(duration)),
         });
         self.revision += 1;
@@ -846,6 +857,7 @@ impl Machine {
                 owner: overlay.owner.clone(),
                 expires_in: overlay.until.map(|until| until.since(now)),
             }),
+            overridden: self.overlay.as_ref().map(|overlay| (overlay.since, overlay.inherited)),
         }
     }
 
@@ -996,7 +1008,7 @@ impl Machine {
     }
 
     /// Whether time alone has changed something that nobody was told of.
-    fn is_overdue(&self, now: Time) -> bool {
+    pub(crate) fn is_overdue(&self, now: Time) -> bool {
         let phase = match &self.phase {
             Phase::HalfOpen(half_open) => half_open.next_deadline(),
             Phase::Ramp(ramp) => Some(ramp.end()),

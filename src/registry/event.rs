@@ -12,8 +12,9 @@ pub struct Event {
     /// Its number: one more than that of the event before, in the whole
     /// registry. The first is 1.
     pub id: u64,
-    /// The calendar's time when it was told. Not in the order of the numbers if
-    /// that was set back.
+    /// The calendar's time when it happened. Not always in the order of the
+    /// numbers: what time alone did is told later, and a calendar may be set
+    /// back.
     pub at: SystemTime,
     /// The circuit's name.
     pub circuit: Arc<str>,
@@ -56,7 +57,8 @@ pub(super) fn id_of(name: &str, key: Option<&str>) -> String {
 pub enum EventKind {
     /// The circuit came into the registry.
     Registered,
-    /// The circuit left the registry. Nothing more is told of it.
+    /// The circuit left the registry. Nothing more is told of it but what
+    /// somebody asked of it meanwhile.
     Removed,
     /// The circuit went from one state to another.
     Transition(Transition),

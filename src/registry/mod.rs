@@ -202,6 +202,8 @@ impl Registry {
         // Others are woken with the lock released.
         drop(entries);
         drop(waiters);
+        // What it was restored with, while it is what it says.
+        circuit.tell_untold();
         Ok(circuit)
     }
 
@@ -355,20 +357,26 @@ impl Registry {
         Subscription::after(Arc::clone(&self.0.ring), id)
     }
 
-    /// Tells what somebody asked of a circuit, for the history. Returns the
-    /// event's number; `None`, if the circuit is not registered.
-    pub fn record_command(&self, circuit: &Circuit, command: Command) -> Option<u64> {
-        let publish = |watch: &Watch| watch.publish(EventKind::Command(command));
-        let (id, waiters) = self.with_watch(circuit, publish)??;
-        drop(waiters);
-        Some(id)
+    /// Tells what somebody asked of a circuit, for the history; also of one that
+    /// has left meanwhile, for it was asked all the same. Returns the event's
+    /// number.
+    pub fn record_command(&self, circuit: &Circuit, command: Command) -> u64 {
+        let name: Arc<str> = circuit.name().into();
+        let key = circuit.key().map(Arc::from);
+        let (at, kind) = (circuit.date(), EventKind::Command(command));
+        let published = self.0.ring.publish_if(|| true, at, &name, key.as_ref(), kind);
+        // The ring is open for as long as there is a registry.
+        published.map_or(0, |(id, _waiters)| id)
     }
 
     /// Looks at all circuits' totals, from which their
-    /// [`vitals`](Self::vitals) come. To be called about once a second, by
+    /// [`vitals`](Self::vitals) come, and has told what time alone has done: an
+    /// override or a ramp that is over, a probe that lost its lease. Without it
+    /// that is told with the next call. To be called about once a second, by
     /// whoever shows them; no call waits for it.
     pub fn sample(&self) {
         for circuit in self.circuits() {
+            circuit.tell_untold();
             self.with_watch(&circuit, |watch| watch.sample(&circuit));
         }
     }

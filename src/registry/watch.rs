@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -63,8 +63,24 @@ impl Watch {
     }
 
     fn publish_if(&self, told: impl FnOnce() -> bool, kind: EventKind) -> Option<(u64, Waiters)> {
+        self.publish_at(told, self.clock.date(), kind)
+    }
+
+    /// Adds an event of then.
+    fn publish_then(&self, then: Instant, kind: EventKind) {
+        let ago = self.clock.now().saturating_duration_since(then);
+        let now = self.clock.date();
+        self.publish_at(|| true, now.checked_sub(ago).unwrap_or(now), kind);
+    }
+
+    fn publish_at(
+        &self,
+        told: impl FnOnce() -> bool,
+        at: SystemTime,
+        kind: EventKind,
+    ) -> Option<(u64, Waiters)> {
         let told = || self.left.get().is_none() && told();
-        self.ring.publish_if(told, self.clock.date(), &self.circuit, self.key.as_ref(), kind)
+        self.ring.publish_if(told, at, &self.circuit, self.key.as_ref(), kind)
     }
 
     /// Looks at the circuit's totals.
@@ -98,7 +114,7 @@ impl Observer for Watch {
 
     fn on_transition(&self, transition: &Transition) {
         self.track().moved(self.clock.now(), transition.at, transition.to);
-        self.publish(EventKind::Transition(transition.clone()));
+        self.publish_then(transition.at, EventKind::Transition(transition.clone()));
     }
 
     fn on_override(&self, _: &str, active: Option<&Override>) {
@@ -112,12 +128,12 @@ impl Observer for Watch {
             let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *over, ends)
         };
-        self.publish(match active {
-            Some(over) => EventKind::OverrideSet(over.clone()),
-            None => EventKind::OverrideCleared {
-                expired: before.flatten().is_some_and(|ends| now >= ends),
-            },
-        });
+        let Some(over) = active else {
+            let ended = before.flatten().filter(|ends| *ends <= now);
+            let cleared = EventKind::OverrideCleared { expired: ended.is_some() };
+            return self.publish_then(ended.unwrap_or(now), cleared);
+        };
+        self.publish(EventKind::OverrideSet(over.clone()));
     }
 
     fn on_reconfigured(&self, reconfigured: &Reconfigured) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::shown::{Date, Word, millis};
+use super::shown::{Date, Word, fine_millis, millis};
 use crate::{Event, EventKind, History, Latency, Rates, Series, Step, Vitals};
 
 /// `id`, `at` (RFC 3339, UTC), `circuit_id`, `name`, `key`, `kind` (in
@@ -90,9 +90,9 @@ impl Serialize for Rates {
 impl Serialize for Latency {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
-        map.serialize_entry("p50_ms", &millis(self.p50))?;
-        map.serialize_entry("p90_ms", &millis(self.p90))?;
-        map.serialize_entry("p99_ms", &millis(self.p99))?;
+        map.serialize_entry("p50_ms", &fine_millis(self.p50))?;
+        map.serialize_entry("p90_ms", &fine_millis(self.p90))?;
+        map.serialize_entry("p99_ms", &fine_millis(self.p99))?;
         map.serialize_entry("samples", &self.samples)?;
         map.end()
     }
@@ -107,7 +107,7 @@ impl Serialize for Series {
             self.steps.iter().map(|step| step.as_ref().map(f)).collect()
         };
         let times = |f: fn(&Step) -> Option<Duration>| -> Vec<Option<f64>> {
-            self.steps.iter().map(|step| step.as_ref().and_then(f).map(millis)).collect()
+            self.steps.iter().map(|step| step.as_ref().and_then(f).map(fine_millis)).collect()
         };
         let states: Vec<_> = self.steps.iter().map(|step| step.map(|step| step.worst)).collect();
         let forced: Vec<_> =

@@ -49,6 +49,7 @@ impl Serialize for Saved {
         }
         if let Some(over) = &self.active_override {
             map.serialize_entry("active_override", &SavedOverride(over))?;
+            map.serialize_entry("overridden_for", &Human(self.overridden_for))?;
         }
         map.serialize_entry("totals", &self.totals)?;
         map.end()
@@ -74,6 +75,7 @@ struct SavedTable {
     step: Option<u32>,
     cause: Option<Cause>,
     active_override: Option<Override>,
+    overridden_for: Option<Duration>,
     totals: Option<Totals>,
 }
 
@@ -90,6 +92,7 @@ impl Table for SavedTable {
         "step",
         "cause",
         "active_override",
+        "overridden_for",
         "totals",
     ];
 
@@ -116,6 +119,7 @@ impl Table for SavedTable {
             "active_override" => {
                 self.active_override = Some(from.next_value_seed(Object::<OverrideTable>::new())?);
             }
+            "overridden_for" => self.overridden_for = Some(from.next_value_seed(Span(key))?),
             _ => self.totals = Some(from.next_value_seed(Object::<Totals>::new())?),
         }
         Ok(())
@@ -133,6 +137,7 @@ impl Table for SavedTable {
             step: required(self.step, "step")?,
             cause: self.cause,
             active_override: self.active_override,
+            overridden_for: self.overridden_for.unwrap_or_default(),
             totals: required(self.totals, "totals")?,
         })
     }

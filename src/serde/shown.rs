@@ -9,8 +9,14 @@ use crate::{
     WindowSnapshot,
 };
 
-/// A duration in milliseconds, to the nanosecond.
-pub(super) fn millis(duration: Duration) -> f64 {
+/// A duration in whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A latency in milliseconds, to the nanosecond.
+#[cfg(feature = "registry")]
+pub(super) fn fine_millis(duration: Duration) -> f64 {
     // Divided and not multiplied, so that it reads as it was written.
     duration.as_nanos() as f64 / 1e6
 }
@@ -138,10 +144,10 @@ impl Serialize for Totals {
 }
 
 /// Its fields, but for `since`, which is `for_ms`: how long it has been in this
-/// state.
+/// state; and for `overridden_since`, which is `overridden_for_ms`.
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut shown = to.serialize_struct("Snapshot", 14)?;
+        let mut shown = to.serialize_struct("Snapshot", 15)?;
         shown.serialize_field("name", &self.name)?;
         shown.serialize_field("key", &self.key)?;
         shown.serialize_field("state", &self.state)?;
@@ -157,6 +163,8 @@ impl Serialize for Snapshot {
         shown.serialize_field("awaits_health_check", &self.awaits_health_check)?;
         shown.serialize_field("totals", &self.totals)?;
         shown.serialize_field("active_override", &self.active_override)?;
+        let held = self.overridden_since.map(|since| self.at.saturating_duration_since(since));
+        shown.serialize_field("overridden_for_ms", &held.map(millis))?;
         shown.end()
     }
 }

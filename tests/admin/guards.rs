@@ -254,6 +254,62 @@ fn what_can_not_be_meant_is_an_error_that_names_the_field_and_shows_no_token() {
 }
 
 #[tokio::test]
+async fn a_name_that_a_check_gives_reads_as_it_is_written() {
+    for (who, status) in [
+        ("carol", 200),
+        ("Zoë 'the hand' O\u{2019}Neill", 200),
+        ("", 403),
+        ("  ", 403),
+        ("carol\nalice", 403),
+        ("carol\u{85}alice", 403),
+        ("carol\u{2028}alice", 403),
+        ("carol\u{2029}alice", 403),
+        ("\u{202e}lorac", 403),
+        ("\u{2066}carol", 403),
+        ("carol\u{2069}", 403),
+    ] {
+        let admin = AdminService::builder(&Registry::new())
+            .check(move |_| Some(AdminIdentity::operator(who)))
+            .build()
+            .unwrap();
+        let said = said(&admin, Ask::get("/api/v1/me").into_request()).await;
+        assert_eq!(said.status.as_u16(), status, "{who:?}: {said:?}");
+        assert!(status == 200 || said.error()["field"] == "who", "{said:?}");
+
+        let admin = AdminService::builder(&Registry::new())
+            .bearer_token(AdminIdentity::operator(who), OPERATOR)
+            .build();
+        assert_eq!(admin.is_ok(), status == 200, "{who:?}");
+    }
+}
+
+#[tokio::test]
+async fn json_may_say_that_it_is_utf_8() {
+    let site = Site::new();
+    for (content_type, status) in [
+        ("application/json", 200),
+        ("Application/JSON", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/json;charset=UTF-8", 200),
+        ("application/json ; charset=\"utf-8\"", 200),
+        ("application/json; charset=utf-16", 415),
+        ("application/json; charset=utf-8; x=y", 415),
+        ("application/json;", 415),
+        ("application/jsonp", 415),
+        ("text/plain; charset=utf-8", 415),
+        ("text/plain; application/json", 415),
+    ] {
+        let ask = Ask::command(
+            Method::POST,
+            "/api/v1/circuits/inventory/reset",
+            &json!({ "reason": "r" }),
+        );
+        let said = site.ask(ask.with("content-type", content_type)).await;
+        assert_eq!(said.status.as_u16(), status, "{content_type}: {said:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_check_of_one_s_own_says_who_it_is() {
     let registry = Registry::new();
     let circuit = registry.circuit(Config::default()).unwrap();

@@ -56,6 +56,11 @@ pub(crate) fn unset(mut ask: Ask, field: &str) -> Ask {
     ask
 }
 
+fn filled(mut ask: Ask, length: usize) -> Ask {
+    ask.body.resize(length, b' ');
+    ask
+}
+
 fn is_bulk(ask: &Ask) -> bool {
     ask.path.ends_with("bulk")
 }
@@ -98,7 +103,11 @@ const CROSS_ORIGIN: &str =
     "the origin is not this host's; a proxy in between must pass on the host";
 const WHOLE: &str = "if_generation must be a whole number from 0 to 2^64 - 1";
 const REASON: &str = "reason is needed: 1 to 500 characters that say why";
-const ONE_LINE: &str = "reason must be one line, without control characters";
+const ONE_LINE: &str = "reason must be one line, without control characters, line separators \
+                        and marks that turn the direction of the text";
+/// As long as a body may be, and one byte.
+const TOO_LONG: usize = 64 * 1024 + 1;
+const TOO_LONG_FOR_MANY: usize = 4 * 1024 * 1024 + 1;
 const TIME: &str = "expires_in must be a time from \"1s\" to \"366d\", as \"30m\" or \"1h 30m\", \
                     or \"until_cleared\"";
 const CONFIRM: &str = "confirm must be a whole number from 0 to 2^64 - 1";
@@ -261,20 +270,48 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "an oversized body",
-        |mut ask| {
-            ask.body.resize(64 * 1024 + 1, b' ');
-            Some(ask)
-        },
+        |ask| (!is_bulk(&ask)).then(|| filled(ask, TOO_LONG)),
         413,
         "too_large",
         "the body must be at most 65536 bytes",
     ),
     fault(
+        "an oversized body for many",
+        |ask| is_bulk(&ask).then(|| filled(ask, TOO_LONG_FOR_MANY)),
+        413,
+        "too_large",
+        "the body must be at most 4194304 bytes",
+    ),
+    fault(
         "an oversized body that is announced",
-        |ask| Some(ask.with("content-length", "65537")),
+        |ask| (!is_bulk(&ask)).then(|| ask.with("content-length", TOO_LONG.to_string())),
         413,
         "too_large",
         "the body must be at most 65536 bytes",
+    ),
+    fault(
+        "an oversized body for many that is announced",
+        |ask| is_bulk(&ask).then(|| ask.with("content-length", TOO_LONG_FOR_MANY.to_string())),
+        413,
+        "too_large",
+        "the body must be at most 4194304 bytes",
+    ),
+    fault(
+        "a reason twice",
+        |mut ask| {
+            ask.body.splice(..1, *b"{\"reason\": \"another\", ");
+            Some(ask)
+        },
+        400,
+        "malformed",
+        "the body has the field \"reason\" twice at line 1 column",
+    ),
+    fault(
+        "a filter's field twice",
+        |ask| is_bulk(&ask).then(|| set(ask, "filter", r#"{"q":"a","q":"payments"}"#)),
+        400,
+        "malformed",
+        "the body has the field \"q\" twice at line 1 column",
     ),
     fault(
         "no body",
@@ -453,6 +490,24 @@ const FAULTS: &[Fault] = &[
     invalid(
         "a reason that forges a line",
         |ask| Some(set(ask, "reason", r#""fine\nalice: not fine""#)),
+        "reason",
+        ONE_LINE,
+    ),
+    invalid(
+        "a reason that separates lines in another way",
+        |ask| Some(set(ask, "reason", r#""fine\u2028alice: not fine""#)),
+        "reason",
+        ONE_LINE,
+    ),
+    invalid(
+        "a reason that turns the text",
+        |ask| Some(set(ask, "reason", r#""a \u202eenif\u202c b""#)),
+        "reason",
+        ONE_LINE,
+    ),
+    invalid(
+        "a reason that isolates a turned text",
+        |ask| Some(set(ask, "reason", r#""a \u2067enif\u2069 b""#)),
         "reason",
         ONE_LINE,
     ),

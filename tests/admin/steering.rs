@@ -131,7 +131,7 @@ async fn many_are_steered_at_once_if_they_are_as_many_as_one_thinks() {
         (StatusCode::CONFLICT, &json!(10))
     );
     let right = bulk(override_shards(10)).await.json();
-    assert_eq!(right, json!({ "changed": 10, "failed": [] }));
+    assert_eq!(right, json!({ "changed": 10, "unchanged": 0, "failed": [] }));
     let forced = |site: &Site| {
         let all = site.registry.circuits();
         all.iter().filter(|circuit| circuit.snapshot().active_override.is_some()).count()
@@ -153,6 +153,98 @@ async fn many_are_steered_at_once_if_they_are_as_many_as_one_thinks() {
         assert_eq!(bulk(body).await.json()["changed"], 12);
         assert!(site.registry.circuits().iter().all(|circuit| circuit.state() == state));
     }
+}
+
+#[tokio::test]
+async fn of_many_each_is_steered_only_if_it_is_as_it_was_seen() {
+    let site = Site::new();
+    for name in ["shard-1", "shard-2", "shard-3"] {
+        site.add(name);
+    }
+    let bulk =
+        async |body: Value| site.ask(Ask::command(Method::POST, "/api/v1/bulk", &body)).await;
+    // Somebody is faster at one of them.
+    site.circuit("shard-2").trip();
+    let seen = |id: &str| json!({ "id": id, "if_generation": 0 });
+    let said = bulk(json!({
+        "action": "open", "reason": "moving", "confirm": 3,
+        "ids": [seen("shard-1"), seen("shard-2"), "shard-3"],
+    }))
+    .await
+    .json();
+    assert_eq!((&said["changed"], &said["unchanged"]), (&json!(2), &json!(0)));
+    let message = "if_generation is 0, but the circuit has changed since and is at 1; \
+                   look at it again";
+    let error = json!({ "code": "stale_generation", "message": message, "field": "if_generation" });
+    assert_eq!(said["failed"], json!([{ "id": "shard-2", "error": error }]));
+
+    // What changes nothing is not said to have.
+    let reason = "moved";
+    let said = bulk(json!({
+        "action": "clear_override", "reason": reason, "confirm": 3, "filter": { "q": "shard" },
+    }));
+    assert_eq!(said.await.json(), json!({ "changed": 0, "unchanged": 3, "failed": [] }));
+    let said = bulk(json!({
+        "action": "open", "reason": reason, "confirm": 2, "ids": ["shard-1", "inventory"],
+    }));
+    assert_eq!(said.await.json(), json!({ "changed": 1, "unchanged": 1, "failed": [] }));
+
+    for (ids, message) in [
+        (json!([1]), "ids must be a list of strings, or of objects with id and if_generation"),
+        (json!("shard-1"), "ids must be a list"),
+        (json!([{}]), "ids.id is needed"),
+        (
+            json!([{ "id": "shard-1", "generation": 1 }]),
+            "ids.generation is not known here; known are if_generation or id",
+        ),
+        (json!(["shard-1", seen("shard-1")]), "ids names \"shard-1\" twice, as seen differently"),
+    ] {
+        let body = json!({ "action": "open", "reason": "r", "confirm": 1, "ids": ids });
+        let said = bulk(body).await;
+        assert_eq!((said.status.as_u16(), &said.error()["message"]), (422, &json!(message)));
+    }
+}
+
+#[tokio::test]
+async fn as_many_as_there_can_be_are_named_at_once() {
+    let site = Site::new();
+    let longest = "x".repeat(59);
+    for number in 0..3 {
+        site.add(&format!("{longest}{number:05}"));
+    }
+    let named = (0..10_000).map(|number| format!("{longest}{:05}", number % 3));
+    let ids: Vec<_> = named.map(|id| json!({ "id": id, "if_generation": 0 })).collect();
+    let body = json!({ "action": "open", "reason": "moving", "confirm": 3, "ids": ids });
+    let said = site.ask(Ask::command(Method::POST, "/api/v1/bulk", &body)).await;
+    assert_eq!(said.json(), json!({ "changed": 3, "unchanged": 0, "failed": [] }));
+}
+
+#[tokio::test]
+async fn what_was_done_to_a_circuit_that_leaves_is_told_all_the_same() {
+    use tower_breaker::{Observer, Override, Registry};
+
+    /// Removes the circuit as soon as somebody steers it.
+    struct Remover(Registry);
+
+    impl Observer for Remover {
+        fn on_override(&self, circuit: &str, _: Option<&Override>) {
+            drop(self.0.remove(circuit));
+        }
+    }
+
+    let site = Site::new();
+    let remover = Remover(site.registry.clone());
+    let config = config("fleeting", &site.clock).observer(remover).build().unwrap();
+    site.registry.circuit(config).unwrap();
+    let body = json!({ "kind": "force_open", "reason": "in time" });
+    let path = "/api/v1/circuits/fleeting/override";
+    assert_eq!(site.ask(Ask::command(Method::POST, path, &body)).await.status, 200);
+    let events = site.get("/api/v1/events?circuit=fleeting").await.json();
+    let last = events["events"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["kind"], &last["action"], &last["by"], &last["reason"]),
+        (&json!("command"), &json!("override"), &json!("alice"), &json!("in time"))
+    );
 }
 
 #[tokio::test]

@@ -125,9 +125,12 @@ export function decide(targets, { act, done }) {
         put(circuit);
         done(`${one.id}: ${circuit.sentence}`);
       } else {
-        Object.assign(body, { action: act.bulk, ids: targets.map(({ id }) => id), confirm: Number(confirm.value) });
-        const { changed, failed } = await ask('bulk', { method: 'POST', body });
-        done(`${act.word}: ${changed} of ${targets.length} circuits changed${failed.length ? `; not ${failed.map(({ id }) => id).join(', ')}` : ''}.`);
+        // As they were when this was opened: what has changed since is left alone, and said.
+        const ids = targets.map(({ id, generation }) => ({ id, if_generation: generation }));
+        Object.assign(body, { action: act.bulk, ids, confirm: Number(confirm.value) });
+        const { changed, unchanged, failed } = await ask('bulk', { method: 'POST', body });
+        const not = failed.slice(0, 5).map(({ id }) => id).join(', ') + (failed.length > 5 ? ` and ${failed.length - 5} more` : '');
+        done(`${act.word}: ${changed} of ${targets.length} circuits changed${unchanged ? `; ${unchanged} were so already` : ''}${failed.length ? `; not ${not}, changed meanwhile` : ''}.`);
       }
       dialog.close();
     } catch (error) {

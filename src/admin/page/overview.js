@@ -115,9 +115,10 @@ class Row {
 }
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
-/** Since when it has not been closed, or empty. */
+/** Since when it is held, or has not been closed; or empty. */
 export function since(circuit) {
-  if (circuit.state === 'closed' || circuit.override) return '';
+  if (circuit.override) return `since ${clock(serverTime(-lasted(circuit)))}`;
+  if (circuit.state === 'closed') return '';
   return `since ${clock(origins.get(circuit.id)?.at ?? serverTime(-lasted(circuit)))}`;
 }
 
