@@ -50,7 +50,7 @@ const FLOORS: [&[&str]; 6] = [
 ];
 
 /// Crates a floor may not know, by the lowest floor that may.
-const FOREIGN: [(&str, usize); 22] = [
+const FOREIGN: [(&str, usize); 23] = [
     ("quanta", 2),
     ("tokio", 2),
     ("tower", 3),
@@ -60,6 +60,7 @@ const FOREIGN: [(&str, usize); 22] = [
     ("http", 4),
     ("bytes", 5),
     ("constant_time_eq", 5),
+    ("flate2", 5),
     ("form_urlencoded", 5),
     ("hashbrown", 5),
     ("humantime", 5),

@@ -1,7 +1,12 @@
 //! Who gets in, from where, and what a browser is told.
 
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::json;
+use tower::ServiceExt;
 use tower_breaker::{AdminIdentity, AdminService, Config, Registry};
 
 use crate::{
@@ -188,6 +193,32 @@ async fn a_file_of_the_page_has_its_type_and_is_not_sent_twice() {
         let head = site.ask(Ask { method: Method::HEAD, ..Ask::get(path) }).await;
         assert_eq!((head.status, &*head.text), (StatusCode::OK, ""));
     }
+}
+
+#[tokio::test]
+async fn the_page_is_a_few_tens_of_kilobytes_to_who_takes_gzip_and_the_same() {
+    let site = Site::new();
+    let names = ["", "style.css", "app.js", "api.js", "detail.js", "draw.js"];
+    let names = names.into_iter().chain(["flip.js", "overview.js", "store.js", "text.js"]);
+    let send = |request| async { site.admin.clone().oneshot(request).await.unwrap() };
+    let mut sent = 0;
+    for name in names {
+        let ask = |encodings: &str| {
+            Ask::get(&format!("/{name}")).with("accept-encoding", encodings).into_request()
+        };
+        let plain = send(ask("gzip;q=0, br")).await;
+        assert!(!plain.headers().contains_key("content-encoding"));
+        assert_eq!(plain.headers()["vary"], "accept-encoding");
+        let zipped = send(ask("br, GZIP;q=0.5")).await;
+        assert_eq!(zipped.headers()["content-encoding"], "gzip");
+        assert_ne!(zipped.headers()["etag"], plain.headers()["etag"]);
+        let zipped = zipped.into_body().collect().await.unwrap().to_bytes();
+        sent += zipped.len();
+        let mut unzipped = Vec::new();
+        GzDecoder::new(&*zipped).read_to_end(&mut unzipped).unwrap();
+        assert_eq!(unzipped, plain.into_body().collect().await.unwrap().to_bytes());
+    }
+    assert!(sent < 40_000, "{sent} bytes");
 }
 
 #[tokio::test]
