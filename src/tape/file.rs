@@ -4,7 +4,7 @@
 //! all but the last byte; checksums are CRC-32 (IEEE), four bytes, low first.
 //!
 //! ```text
-//! file    = "tbreaker" version=1 header crc { block } 0
+//! file    = "tbreaker" version=1 header crc { block } 0 crc
 //! header  = born seed taken dropped-calls dropped-refusals name-length name
 //! block   = length base records crc             length of the records, > 0
 //! record  = step×8+outcome duration             a call; latency = duration
@@ -18,7 +18,8 @@
 //! there a `step` to each record. Outcomes: 0 success, 1 failure, 2 ignored,
 //! 3 dropped; states: 0 closed, 1 open, 2 half-open; flags: the outcome, 4 if a
 //! latency follows, 8 if there is none, 16 ties, 32 hint. A header's checksum
-//! is over its bytes, a block's over its base and records.
+//! is over its bytes, a block's over its base and records, the last over the
+//! checksums before it: a length that was damaged into a zero is no end.
 
 use std::{
     error::Error,
@@ -53,7 +54,8 @@ impl Recording {
         }
         header.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&header);
-        out.extend(checksum(&[&header]).to_le_bytes());
+        let mut checksums = Vec::from(checksum(&[&header]).to_le_bytes());
+        out.extend_from_slice(&checksums);
         to.write_all(&out)?;
         for block in &self.blocks {
             let mut base = Vec::new();
@@ -62,10 +64,13 @@ impl Recording {
             record::number(&mut out, block.bytes.len() as u64);
             out.extend_from_slice(&base);
             out.extend_from_slice(&block.bytes);
-            out.extend(checksum(&[&base, &block.bytes]).to_le_bytes());
+            let checksum = checksum(&[&base, &block.bytes]).to_le_bytes();
+            checksums.extend(checksum);
+            out.extend(checksum);
             to.write_all(&out)?;
         }
         to.write_all(&[0])?;
+        to.write_all(&checksum(&[&checksums]).to_le_bytes())?;
         to.flush()
     }
 
@@ -79,7 +84,7 @@ impl Recording {
     /// If the reader fails, or what it reads is no recording, or a damaged one,
     /// or of a later format. The error says at which byte.
     pub fn read_from(from: impl Read) -> Result<Self, RecordingError> {
-        let mut from = Reader { from, offset: 0 };
+        let mut from = Reader { from, offset: 0, checksums: Vec::new() };
         let mut magic = [0; 9];
         from.fill(&mut magic)?;
         if !magic.starts_with(MAGIC) {
@@ -143,6 +148,8 @@ impl Error for RecordingError {
 struct Reader<From> {
     from: From,
     offset: u64,
+    /// Those it has come by.
+    checksums: Vec<u8>,
 }
 
 impl<From: Read> Reader<From> {
@@ -169,6 +176,8 @@ impl<From: Read> Reader<From> {
     fn block(&mut self, last: &mut u64) -> Result<Option<Block>, RecordingError> {
         let length = self.number(&mut Vec::new())?;
         if length == 0 {
+            let checksums = std::mem::take(&mut self.checksums);
+            self.checksum(&[&checksums])?;
             return Ok(None);
         }
         if length > LARGEST_BLOCK {
@@ -217,6 +226,7 @@ impl<From: Read> Reader<From> {
         if u32::from_le_bytes(said) != checksum(over) {
             return Err(self.wrong("the checksum is wrong: it was damaged"));
         }
+        self.checksums.extend(said);
         Ok(())
     }
 
@@ -315,7 +325,8 @@ mod tests {
     #[test]
     fn a_block_that_says_it_is_huge_is_refused_before_there_is_room_for_it() {
         let mut file = signed(&[]);
-        file.pop();
+        // Without its end: a zero, and a checksum.
+        file.truncate(file.len() - 5);
         for length in [LARGEST_BLOCK + 1, 1 << 40, u64::MAX] {
             let mut file = file.clone();
             record::number(&mut file, length);
@@ -323,6 +334,15 @@ mod tests {
             assert!(error.to_string().ends_with("longer than a mebibyte"), "{error}");
             assert_eq!(error.offset(), file.len() as u64);
         }
+    }
+
+    #[test]
+    fn a_length_that_became_a_zero_is_no_end() {
+        let (empty, whole) = (signed(&[]), signed(&[(5, vec![0, 5])]));
+        let mut damaged = whole;
+        damaged[empty.len() - 5] = 0;
+        let error = Recording::read_from(&*damaged).unwrap_err();
+        assert!(error.to_string().ends_with("it was damaged"), "{error}");
     }
 
     #[test]
