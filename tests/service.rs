@@ -788,10 +788,10 @@ mod classifying {
             clock.advance(SECOND);
             std::future::ready(if fails { Err(BoxError::from("reset")) } else { Ok(()) })
         }));
-        for call in 0..64 {
-            let _ = service.ready().await.unwrap().call(call < 32).await;
+        for call in 0..128 {
+            let _ = service.ready().await.unwrap().call(call < 64).await;
         }
-        assert_eq!(layer.circuit().snapshot().totals.success, 64);
+        assert_eq!(layer.circuit().snapshot().totals.success, 128);
         assert_eq!(samples.0.load(Relaxed), 2);
     }
 
