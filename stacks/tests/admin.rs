@@ -89,7 +89,9 @@ impl Site {
 
         let mut stream = self.stream(url).await;
         let told = until(&mut stream, "\n\n").await;
-        assert!(told.starts_with("event: snapshot\nid: 1\ndata: {"), "{told}");
+        let epoch = self.registry.epoch();
+        let begin = format!("id: {epoch:016x}-1\nevent: snapshot\ndata: {{");
+        assert!(told.starts_with(&begin), "{told}");
 
         let circuit = self.registry.get("inventory").unwrap();
         let path = format!("{url}/api/v1/circuits/inventory");
