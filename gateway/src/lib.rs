@@ -1,0 +1,8 @@
+//! `brk`: a reverse proxy with a circuit in front of every service.
+//!
+//! `config` reads what a person wrote, `gateway` puts it to work, `proxy`
+//! carries the requests, `admin` shows and steers over HTTP, `cli` does so from
+//! a terminal, `history` remembers and `notify` tells.
+
+pub mod config;
+pub mod gateway;
