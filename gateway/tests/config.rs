@@ -124,7 +124,6 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     ("a = = 1\n[server]\nworkers = 0", &[
         "brk.toml:1: this is not TOML: extra `=`, expected nothing",
-        "brk.toml:1: a: unknown key, there are `server`, `admin`, `history`, `notify`, `services`",
         "brk.toml:3: server.workers: is 0, but must be a whole number from 1 to 1024",
     ]),
     ("[services.a b]\nupstream = 1", &["brk.toml:1: this is not TOML: unclosed table, expected `]`"]),
@@ -150,12 +149,12 @@ const BAD: &[(&str, &[&str])] = &[
              \"http://127.0.0.1:3000\" or \"https://api.example.com/v1\" (without a user and a password)",
             "brk.toml:8: services.d.upstream: is \"http://h/?a=b\", but must be a URL such as \
              \"http://127.0.0.1:3000\" or \"https://api.example.com/v1\" (without a query)",
-            "brk.toml:10: services.e.upstream.keep: unknown key, there are `url`, `protocol`, \
-             `preserve_host`, `ca_file`, `max_idle`",
-            "brk.toml:10: services.e.upstream.protocol: is \"spdy\", but must be \"auto\", \"http1\" or \
-             \"http2\"",
             "brk.toml:10: services.e.upstream.url: is \"https://h/#x\", but must be a URL such as \
              \"http://127.0.0.1:3000\" or \"https://api.example.com/v1\" (without a fragment)",
+            "brk.toml:10: services.e.upstream.protocol: is \"spdy\", but must be \"auto\", \"http1\" or \
+             \"http2\"",
+            "brk.toml:10: services.e.upstream.keep: unknown key, there are `url`, `protocol`, \
+             `preserve_host`, `ca_file`, `max_idle`",
         ],
     ),
     (
@@ -260,13 +259,13 @@ const BAD: &[(&str, &[&str])] = &[
             "brk.toml:1: notify[0]: must have one of the keys `webhook`, `slack` and `email`",
             "brk.toml:3: notify[1]: must have one of the keys `webhook`, `slack` and `email`",
             "brk.toml:5: notify[1].webhook: is \"mailto:a@b\", but must be a URL such as \
-             \"https://hooks.example.com/brk\" (invalid format)",
+             \"https://hooks.example.com/brk\" (it begins with http:// or https://)",
             "brk.toml:6: notify[1].slack.url_file: is \"none\", but must be a file with a URL in it \
              (none: No such file or directory (os error 2))",
-            "brk.toml:10: notify[2].email.from: is \"me\", but must be an address such as \"Ops \
-             <ops@example.com>\"",
             "brk.toml:10: notify[2].email.server: is \"smtp://a:b@h\", but must be a server such as \
              \"smtps://brk@mail.example.com\" (the password goes into a `password_file`)",
+            "brk.toml:10: notify[2].email.from: is \"me\", but must be an address such as \"Ops \
+             <ops@example.com>\"",
             "brk.toml:10: notify[2].email.to: is empty, but must have an address",
             "brk.toml:11: notify[0].services: there is no service `orders`",
         ],
@@ -275,9 +274,12 @@ const BAD: &[(&str, &[&str])] = &[
 
 #[test]
 fn all_that_is_wrong_is_told_with_its_place() {
+    let mut wrong = String::new();
     for (text, expected) in BAD {
-        let problems = Files::new(text).problems();
-        let problems: Vec<&str> = problems.lines().collect();
-        assert_eq!(problems, *expected, "{text}");
+        let (problems, expected) = (Files::new(text).problems(), expected.join("\n"));
+        if problems != expected {
+            wrong += &format!("{text}\nis said to be\n{problems}\nand not\n{expected}\n\n");
+        }
     }
+    assert!(wrong.is_empty(), "{wrong}");
 }

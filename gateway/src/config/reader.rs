@@ -3,7 +3,7 @@
 //! Nothing in here fails: what is wrong is noted with its place, and reading
 //! goes on, so that a person is told all of it at once.
 
-use std::{cell::RefCell, fmt, net::SocketAddr, ops::Range, path::Path, time::Duration};
+use std::{cell::{Cell, RefCell}, fmt, net::SocketAddr, ops::Range, path::Path, time::Duration};
 
 use toml::{
     Spanned,
@@ -17,6 +17,10 @@ pub(super) struct Source<'s> {
     pub(super) file: &'s Path,
     text: &'s str,
     problems: RefCell<Vec<Problem>>,
+    /// Lines that are no TOML: what else they seem to say is nobody's word.
+    broken: RefCell<Vec<usize>>,
+    /// Whether a header is among them: nobody knows where what follows belongs.
+    is_lost: Cell<bool>,
 }
 
 /// Where something stands.
@@ -47,16 +51,21 @@ pub(super) struct Value<'s> {
 
 impl<'s> Source<'s> {
     pub(super) fn new(file: &'s Path, text: &'s str) -> Self {
-        Self { file, text, problems: RefCell::default() }
+        Self { file, text, problems: RefCell::default(), broken: RefCell::default(), is_lost: Cell::new(false) }
     }
 
     /// The file's table. `path` is what its keys stand under.
     pub(super) fn read(&'s self, path: &str) -> Table<'s> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
+        let mut is_lost = false;
         for error in errors {
             let place = self.place(error.span().map_or(0, |span| span.start));
             self.note(&place, "", format_args!("this is not TOML: {}", one_line(error.message())));
+            self.broken.borrow_mut().push(place.line);
+            let line = self.text.lines().nth(place.line - 1).unwrap_or_default();
+            is_lost |= line.trim_start().starts_with('[');
         }
+        self.is_lost.set(is_lost);
         Table::new(self, path.to_owned(), self.place(0), root.into_inner())
     }
 
@@ -74,6 +83,9 @@ impl<'s> Source<'s> {
     }
 
     pub(super) fn note(&self, place: &Place, key: &str, message: impl fmt::Display) {
+        if self.is_lost.get() || self.broken.borrow().contains(&place.line) {
+            return;
+        }
         self.problems.borrow_mut().push(place.problem(self.file, key, message.to_string()));
     }
 }

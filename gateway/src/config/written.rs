@@ -14,6 +14,15 @@ use super::{
 };
 
 impl Settings {
+    /// Whether all is the same but, perhaps, for the services.
+    pub(crate) fn same_but_services(&self, other: &Self) -> bool {
+        let Self { server, admin, history, notify, services: _ } = self;
+        *server == other.server
+            && *admin == other.admin
+            && *history == other.history
+            && *notify == other.notify
+    }
+
     /// As one file, with every default written: it reads as the same settings.
     pub fn to_toml(&self) -> String {
         let Self { server, admin, history, notify, services } = self;
@@ -61,6 +70,15 @@ impl Service {
     /// As its file in `services.d` would be with every default written.
     pub fn to_toml(&self) -> String {
         DocumentMut::from(self.to_table()).to_string()
+    }
+
+    /// Whether it is written the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.to_toml() == other.to_toml()
+    }
+
+    pub(crate) fn has_same_circuit(&self, other: &Self) -> bool {
+        circuit(&self.circuit).to_string() == circuit(&other.circuit).to_string()
     }
 
     fn to_table(&self) -> Table {
