@@ -8,6 +8,7 @@ mod state;
 
 use std::{
     cmp::Reverse,
+    collections::HashMap,
     error, fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -273,15 +274,17 @@ impl Gateway {
     fn replace(&self, settings: Settings) -> Applied {
         let old = self.table();
         let mut applied = Applied { revision: old.revision, ..Applied::default() };
+        let by_name: HashMap<&str, _> =
+            old.services.iter().map(|service| (&*service.settings.name, service)).collect();
         let mut services = Vec::with_capacity(settings.services.len());
         for (name, new) in &settings.services {
-            let circuit = match old.service(name) {
+            let circuit = match by_name.get(&**name) {
                 Some(service) if service.settings.is_same(new) => {
                     services.push(Arc::clone(service));
                     continue;
                 }
                 Some(service) => {
-                    let Service { settings, circuit } = &**service;
+                    let Service { settings, circuit } = &***service;
                     applied.changed.push(name.clone());
                     if !settings.has_same_circuit(new) {
                         // It has the circuit's name.
@@ -297,7 +300,8 @@ impl Gateway {
             services.push(Arc::new(Service { settings: Arc::clone(new), circuit }));
         }
         let gone = old.settings.services.keys();
-        applied.removed = gone.filter(|name| !settings.services.contains_key(*name)).cloned().collect();
+        applied.removed =
+            gone.filter(|name| !settings.services.contains_key(*name)).cloned().collect();
         applied.needs_restart = needs_restart(&self.0.first, &settings);
         if applied.is_empty() && settings.same_but_services(&old.settings) {
             return applied;

@@ -35,9 +35,9 @@ pub(super) fn read(value: Option<Value<'_>>, service: &str) -> Option<Config> {
             Err(error) => error,
         };
         let at = error.span().unwrap_or(span.clone());
-        let fault = table.iter().find(|(key, value)| {
-            [key.span(), value.span()].iter().any(|own| holds(own, &at))
-        });
+        let fault = table
+            .iter()
+            .find(|(key, value)| [key.span(), value.span()].iter().any(|own| holds(own, &at)));
         match fault.map(|(key, _)| (key.get_ref().to_string(), key.span())) {
             Some((key, key_span)) => {
                 let (key_told, message) = said(&error, Some(&key));
@@ -79,7 +79,9 @@ fn said(error: &Error, at: Option<&str>) -> (String, String) {
         }
     }
     let (first, rest) = message.split_once(' ').unwrap_or(("", message));
-    let is_key = |word: &str| !word.is_empty() && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_' | b'.'));
+    let is_key = |word: &str| {
+        !word.is_empty() && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_' | b'.'))
+    };
     let is_about = match at {
         Some(at) => first.split('.').next() == Some(at),
         None => is_key(first) && ["is ", "must "].iter().any(|verb| rest.starts_with(verb)),

@@ -102,9 +102,9 @@ impl Sources {
         })?;
         let mut services = BTreeMap::new();
         let mut problems = Vec::new();
-        for path in files(&directory(main)).map_err(|error| {
-            Error::about(directory(main), format!("can't be read: {error}"))
-        })? {
+        for path in files(&directory(main))
+            .map_err(|error| Error::about(directory(main), format!("can't be read: {error}")))?
+        {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             match fs::read_to_string(&path) {
                 Ok(text) => {
@@ -203,9 +203,8 @@ impl Sources {
             return Err(error);
         }
         let notify = targets.into_iter().map(|(target, _)| target).collect();
-        let services = found.into_iter().filter_map(|(name, found)| {
-            Some((name, Arc::new(found.service?)))
-        });
+        let services =
+            found.into_iter().filter_map(|(name, found)| Some((name, Arc::new(found.service?))));
         Ok(Settings { server, admin, history, notify, services: services.collect() })
     }
 }
@@ -248,7 +247,8 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let is_hidden =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if !is_hidden && path.extension() == Some(OsStr::new("toml")) {
             files.push(path);
         }

@@ -3,7 +3,14 @@
 //! Nothing in here fails: what is wrong is noted with its place, and reading
 //! goes on, so that a person is told all of it at once.
 
-use std::{cell::{Cell, RefCell}, fmt, net::SocketAddr, ops::Range, path::Path, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    net::SocketAddr,
+    ops::Range,
+    path::Path,
+    time::Duration,
+};
 
 use toml::{
     Spanned,
@@ -51,7 +58,13 @@ pub(super) struct Value<'s> {
 
 impl<'s> Source<'s> {
     pub(super) fn new(file: &'s Path, text: &'s str) -> Self {
-        Self { file, text, problems: RefCell::default(), broken: RefCell::default(), is_lost: Cell::new(false) }
+        Self {
+            file,
+            text,
+            problems: RefCell::default(),
+            broken: RefCell::default(),
+            is_lost: Cell::new(false),
+        }
     }
 
     /// The file's table. `path` is what its keys stand under.
@@ -296,9 +309,9 @@ impl<'s> Value<'s> {
             DeValue::Float(number) => number.as_str().parse().ok(),
             _ => None,
         };
-        number.filter(|number| *number > 0.0 && *number <= most).or_else(|| {
-            self.must_be(format_args!("a number above 0 and at most {most}"))
-        })
+        number
+            .filter(|number| *number > 0.0 && *number <= most)
+            .or_else(|| self.must_be(format_args!("a number above 0 and at most {most}")))
     }
 
     /// A stretch of time; one that is over at once only if that means something.
@@ -314,10 +327,9 @@ impl<'s> Value<'s> {
 
     /// Memory, in bytes.
     pub(super) fn size(self, least: usize) -> Option<usize> {
-        let right = format!("a size from {} on, such as \"64MiB\" or \"16KiB\"", size::format(least));
-        self.parsed(&right, |text| {
-            size::parse(text).filter(|size| *size >= least).ok_or("")
-        })
+        let right =
+            format!("a size from {} on, such as \"64MiB\" or \"16KiB\"", size::format(least));
+        self.parsed(&right, |text| size::parse(text).filter(|size| *size >= least).ok_or(""))
     }
 
     pub(super) fn address(self) -> Option<SocketAddr> {

@@ -81,7 +81,8 @@ pub(super) fn admin(mut table: Table<'_>, base: &Path) -> (Admin, Option<Place>)
     let admin = Admin {
         listen: listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9090))),
         hosts: hosts.unwrap_or_default(),
-        state: state.unwrap_or_else(|| state_directory(|name| env::var_os(name).map(PathBuf::from))),
+        state: state
+            .unwrap_or_else(|| state_directory(|name| env::var_os(name).map(PathBuf::from))),
     };
     (admin, place)
 }
@@ -173,9 +174,9 @@ fn slack(value: Value<'_>, base: &Path) -> Option<TargetKind> {
 
 fn email(value: Value<'_>, base: &Path) -> Option<TargetKind> {
     let mut table = value.table()?;
-    let server = table.need("server", "\"smtps://brk@mail.example.com\"").and_then(|value| {
-        value.parsed("a server such as \"smtps://brk@mail.example.com\"", smtp)
-    });
+    let server = table
+        .need("server", "\"smtps://brk@mail.example.com\"")
+        .and_then(|value| value.parsed("a server such as \"smtps://brk@mail.example.com\"", smtp));
     let password_file = table.take("password_file").map(|value| secret(value, base));
     let from = table.need("from", "\"brk@example.com\"").and_then(mailbox);
     let to = table.need("to", "[\"ops@example.com\"]");

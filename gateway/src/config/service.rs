@@ -4,7 +4,10 @@ use std::{fs, path::Path, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
+        UPGRADE,
+    },
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
@@ -60,10 +63,10 @@ pub(super) fn refuse_name(name: &str) -> Option<&'static str> {
 }
 
 fn route(name: &str, table: &mut Table<'_>) -> Option<Route> {
-    let host = table.take("host").map(|value| value.parsed("a host name such as \"api.example.com\", without a port", host));
-    let path = table.take("path").map(|value| {
-        value.parsed("a path such as \"/orders\"", prefix)
-    });
+    let host = table
+        .take("host")
+        .map(|value| value.parsed("a host name such as \"api.example.com\", without a port", host));
+    let path = table.take("path").map(|value| value.parsed("a path such as \"/orders\"", prefix));
     let strip_prefix = table.get("strip_prefix", Value::flag);
     let prefix = match (path, &host) {
         (Some(path), _) => path?,
@@ -113,7 +116,13 @@ fn prefix(text: &str) -> Result<String, &'static str> {
 pub(super) fn upstream(value: Value<'_>, base: &Path) -> Option<Upstream> {
     if value.is_text() {
         let (protocol, preserve_host, ca_file) = (Protocol::Auto, false, None);
-        return Some(Upstream { url: url(value)?, protocol, preserve_host, ca_file, max_idle: MAX_IDLE });
+        return Some(Upstream {
+            url: url(value)?,
+            protocol,
+            preserve_host,
+            ca_file,
+            max_idle: MAX_IDLE,
+        });
     }
     let mut table = value.table()?;
     let url = table.need("url", "\"http://127.0.0.1:3000\"").and_then(url);
@@ -188,7 +197,9 @@ pub(super) fn web_url(text: &str) -> Result<Uri, String> {
         Some(authority) if authority.as_str().contains('@') => {
             Err("without a user and a password".to_owned())
         }
-        Some(authority) if !authority.host().is_empty() && authority.port_u16() != Some(0) => Ok(url),
+        Some(authority) if !authority.host().is_empty() && authority.port_u16() != Some(0) => {
+            Ok(url)
+        }
         _ => Err("it names a host, and no port 0".to_owned()),
     }
 }
@@ -231,7 +242,9 @@ fn when_open(mut table: Table<'_>, base: &Path) -> Option<WhenOpen> {
     let chosen: Vec<&str> = chosen.into_iter().filter_map(|(is, key)| is.then_some(key)).collect();
     if chosen.len() > 1 {
         let chosen = chosen.join("` and `");
-        let message = format_args!("has `{chosen}`, but must have one of them (`respond` may be beside `stale`)");
+        let message = format_args!(
+            "has `{chosen}`, but must have one of them (`respond` may be beside `stale`)"
+        );
         table.refuse("", message);
     }
     table.finish();
@@ -279,7 +292,10 @@ fn respond(mut table: Table<'_>) -> Option<Respond> {
     let body = table.take("body");
     let has_none = matches!(status.as_u16(), 204 | 205 | 304);
     if let Some(body) = body.as_ref().filter(|_| has_none) {
-        body.refuse(format_args!("is there, but a response with status {} has no body", status.as_u16()));
+        body.refuse(format_args!(
+            "is there, but a response with status {} has no body",
+            status.as_u16()
+        ));
     }
     if let Some(content_type) = content_type.as_ref().filter(|_| body.is_none()) {
         content_type.refuse("is there, but must be beside a `body`");
@@ -291,9 +307,9 @@ fn respond(mut table: Table<'_>) -> Option<Respond> {
         })
     });
     let has_body = body.is_some();
-    let source = body.and_then(|value| value.parsed("a template", |source| {
-        template::check(source).map(|()| source.to_owned())
-    }));
+    let source = body.and_then(|value| {
+        value.parsed("a template", |source| template::check(source).map(|()| source.to_owned()))
+    });
     table.finish();
     let body = match source {
         Some(source) => Some(Template { content_type: content_type?, source }),
@@ -312,7 +328,9 @@ fn read_headers(mut table: Table<'_>, has_retry_after: bool, headers: &mut Heade
             continue;
         };
         match parsed {
-            CONTENT_TYPE => value.refuse("is no header to set here; write `content_type` beside the `body`"),
+            CONTENT_TYPE => {
+                value.refuse("is no header to set here; write `content_type` beside the `body`")
+            }
             RETRY_AFTER if has_retry_after => {
                 value.refuse("is set from the circuit; write `retry_after = false` to set another");
             }
@@ -324,7 +342,9 @@ fn read_headers(mut table: Table<'_>, has_retry_after: bool, headers: &mut Heade
             }
             name => {
                 let values = value.one_or_more(|value| {
-                    value.parsed("a header's value", |text| HeaderValue::from_str(text).map_err(|_| ""))
+                    value.parsed("a header's value", |text| {
+                        HeaderValue::from_str(text).map_err(|_| "")
+                    })
                 });
                 for value in values.unwrap_or_default() {
                     headers.append(name.clone(), value);

@@ -7,9 +7,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Val
 use tower_breaker::Config;
 
 use super::{
-    settings::{
-        Protocol, Respond, Service, Settings, Target, TargetKind, Upstream, WhenOpen,
-    },
+    settings::{Protocol, Respond, Service, Settings, Target, TargetKind, Upstream, WhenOpen},
     size,
 };
 
@@ -206,9 +204,10 @@ fn headers(headers: &HeaderMap) -> Table {
     let mut table = Table::new();
     for name in headers.keys() {
         // As they were read.
-        let values = headers.get_all(name).iter().map(|value| {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
-        });
+        let values = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         table[name.as_str()] = list(values);
     }
     table

@@ -42,10 +42,10 @@ impl Gateway {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn keep(
-        &self,
-        stop: impl Future<Output = ()> + Send,
-    ) -> impl Future<Output = ()> + Send {
+    pub fn keep<S>(&self, stop: S) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: Future<Output = ()> + Send,
+    {
         let gateway = self.clone();
         let events = gateway.registry().subscribe();
         let changes = Changes::of(gateway.path());
