@@ -4,5 +4,6 @@
 //! carries the requests, `admin` shows and steers over HTTP, `cli` does so from
 //! a terminal, `history` remembers and `notify` tells.
 
+pub mod cli;
 pub mod config;
 pub mod gateway;

@@ -627,13 +627,14 @@ fn target() -> impl Strategy<Value = Target> {
     let email = TargetKind::Email {
         server: "smtps://u@h:465".to_owned(),
         password_file: None,
+        ca_file: None,
         from: "B R K <brk@example.com>".to_owned(),
         to: vec!["a@b.example".to_owned(), "c@d.example".to_owned()],
     };
     (select(vec![webhook, email]), any::<bool>(), duration(), 1..99u32).prop_map(
         |(kind, is_about_one, cooldown, flapping)| {
             let services = if is_about_one { vec!["x".to_owned()] } else { Vec::new() };
-            let (name, hold_down) = ("ops \"1\"".to_owned(), Duration::ZERO);
+            let (name, hold_down) = ("ops.1".to_owned(), Duration::ZERO);
             Target { name, kind, services, hold_down, cooldown, flapping }
         },
     )

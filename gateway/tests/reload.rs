@@ -203,11 +203,10 @@ fn a_service_is_changed_by_whoever_saw_how_it_is() {
 fn what_waits_for_a_restart_is_named() {
     let files = Files::new("");
     let gateway = files.start();
-    files.write(
-        "[server]\nlisten = \"127.0.0.1:0\"\nbreaker_headers = false\n[history]\nevents = \"1d\"",
-    );
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\nbreaker_headers = false";
+    files.write(&format!("hosts = \"h\"\n{server}"));
     let applied = gateway.reload().unwrap();
-    assert_eq!(applied.needs_restart, ["server.listen", "history"]);
+    assert_eq!(applied.needs_restart, ["server.listen", "admin"]);
     assert!(!gateway.table().settings.server.breaker_headers);
     // As long as it does.
     files.write("");
