@@ -101,6 +101,7 @@ impl Gateway {
     pub fn start(path: impl Into<PathBuf>, settings: Settings) -> Self {
         let path = path.into();
         let state = StateFile::new(&settings.admin.state);
+        config::sweep(&path, &settings.admin.state);
         let mut saved = state.read();
         let registry = Registry::new();
         let revision = saved.revision + 1;
@@ -114,7 +115,12 @@ impl Gateway {
         let last_reload = watch::Sender::new(Arc::new(Reload { at: now(), result }));
         let first = settings.clone();
         let table = ArcSwap::from_pointee(Table { revision, settings, services });
-        let changing = Mutex::default();
+        // Unless it came from elsewhere.
+        let sources = Sources::read(&path).ok();
+        let sources = sources.filter(|sources| {
+            sources.settings().is_ok_and(|read| read.to_toml() == first.to_toml())
+        });
+        let changing = Mutex::new(sources);
         Self(Arc::new(Inner { path, registry, table, first, last_reload, changing, state }))
     }
 
@@ -149,6 +155,11 @@ impl Gateway {
     pub fn reload(&self) -> Result<Applied, config::Error> {
         let mut changing = self.changing();
         self.reread(&mut changing)
+    }
+
+    /// Whether what is at work is what the files said once.
+    fn has_files(&self) -> bool {
+        self.changing().is_some()
     }
 
     /// The same, if the files say something else than they last did.

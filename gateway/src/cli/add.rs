@@ -161,7 +161,8 @@ impl Add {
                 self.path = Some(question(input, output, "The path to call it by", Some(&path))?);
             }
             if self.timeout.is_none() {
-                let most = question(input, output, "The longest it may take to answer", Some("10s"))?;
+                let most =
+                    question(input, output, "The longest it may take to answer", Some("10s"))?;
                 self.timeout = Some(most).filter(|most| most != "10s");
             }
             let summary = self.table()?;

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 use tempfile::NamedTempFile;
@@ -16,7 +17,7 @@ pub(crate) fn write(path: &Path, text: &[u8], secret: bool) -> io::Result<()> {
     let directory = directory.unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     // Hidden, so that nobody takes it for a service's; made with 0600.
-    let mut file = NamedTempFile::with_prefix_in(".brk-", directory)?;
+    let mut file = NamedTempFile::with_prefix_in(PREFIX, directory)?;
     file.write_all(text)?;
     #[cfg(unix)]
     if !secret {
@@ -29,6 +30,23 @@ pub(crate) fn write(path: &Path, text: &[u8], secret: bool) -> io::Result<()> {
     sync(directory)
 }
 
+const PREFIX: &str = ".brk-";
+
+/// Removes what writers left who were killed half-way. One that is writing now
+/// is not that old.
+pub(crate) fn sweep(directory: &Path) -> io::Result<()> {
+    const OLD: Duration = Duration::from_secs(60 * 60);
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let age = || entry.metadata()?.modified().map(|at| at.elapsed().unwrap_or_default());
+        if is_ours && age()? > OLD {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a file, also for after a power cut.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)?;
@@ -38,4 +56,32 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 /// The names in a directory, onto the disk.
 fn sync(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_goes_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = |name: &str, at: SystemTime| {
+            let file = File::create_new(directory.path().join(name)).unwrap();
+            file.set_modified(at).unwrap();
+        };
+        let long_ago = SystemTime::UNIX_EPOCH;
+        make(".brk-old", long_ago);
+        make("orders.toml", long_ago);
+        make(".other", long_ago);
+        write(&directory.path().join("new.toml"), b"new", false).unwrap();
+        let now = fs::metadata(directory.path().join("new.toml")).unwrap().modified().unwrap();
+        make(".brk-new", now);
+        sweep(directory.path()).unwrap();
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, [".brk-new", ".other", "new.toml", "orders.toml"]);
+    }
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    atomic,
     error::{Error, Problem},
     reader::{Place, Source, Table},
     sections, service,
@@ -72,6 +73,14 @@ listen = \"127.0.0.1:9090\"
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Removes what is left of writers that were killed, beside the configuration
+/// and the state. It can wait if it can't be done.
+pub(crate) fn sweep(main: &Path, state: &Path) {
+    for directory in [&*directory(main), state] {
+        let _ = atomic::sweep(directory);
     }
 }
 

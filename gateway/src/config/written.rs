@@ -117,8 +117,17 @@ fn text(text: impl Display) -> Item {
     text.to_string().into()
 }
 
+/// In days and parts of one: months and years are not whole days.
 fn human(duration: Duration) -> Item {
-    text(humantime::format_duration(duration))
+    const DAY: u64 = 24 * 60 * 60;
+    let days = duration.as_secs() / DAY;
+    let rest = duration - Duration::from_secs(days * DAY);
+    let rest_in_words = humantime::format_duration(rest);
+    match (days, rest) {
+        (0, _) => text(rest_in_words),
+        (days, Duration::ZERO) => text(format_args!("{days}days")),
+        (days, _) => text(format_args!("{days}days {rest_in_words}")),
+    }
 }
 
 fn path(path: &Path) -> Item {
@@ -159,11 +168,12 @@ fn upstream(upstream: &Upstream) -> Value {
 fn circuit(config: &Config) -> Table {
     let written = toml::to_string(config).unwrap_or_default();
     let parsed = written.parse::<DocumentMut>().ok();
-    let mut table = parsed.map(DocumentMut::into_table).unwrap_or_default();
-    table.remove("name");
-    for (_, item) in table.iter_mut() {
-        if let Item::Table(within) = item {
-            *item = inline(std::mem::take(within)).into();
+    let mut table = Table::new();
+    for (key, item) in parsed.map(DocumentMut::into_table).unwrap_or_default() {
+        match item {
+            _ if key == "name" => {}
+            Item::Table(within) => table[&*key] = inline(within).into(),
+            item => table[&*key] = item,
         }
     }
     table

@@ -14,7 +14,7 @@ use notify::{
 use tokio::{
     sync::mpsc,
     task,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tower_breaker::{EventKind as CircuitEventKind, Subscription};
 
@@ -91,6 +91,11 @@ impl Gateway {
 
     async fn follow_files(&self, changes: Option<Changes>) {
         let Some(mut changes) = changes else { return future::pending().await };
+        // What changed before anybody watched.
+        if self.has_files() {
+            let gateway = self.clone();
+            let _ = task::spawn_blocking(move || gateway.reload_if_changed()).await;
+        }
         loop {
             changes.next().await;
             // Before they are read, so that nothing comes between.
@@ -170,8 +175,8 @@ impl Changes {
         if self.told.recv().await.is_none() {
             return future::pending().await;
         }
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE && timeout(REST, self.told.recv()).await.is_ok() {}
+        let rest = async { while timeout(REST, self.told.recv()).await.is_ok() {} };
+        let _ = timeout(PATIENCE, rest).await;
     }
 }
 
