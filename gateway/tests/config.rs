@@ -317,6 +317,29 @@ fn a_file_of_its_own_is_a_service() {
 }
 
 #[test]
+fn values_are_read_as_people_write_them() {
+    let files = Files::new(
+        "[server]\nlisten = \"[::1]:80\"\nworkers = 0x4\nmax_connections = 1_000\n\
+         max_header_size = \"16 KiB\"\ndrain = \"1h 30m\"\ntrusted_proxies = \"10.0.0.1\"\n\
+         [services.a]\nupstream = 'https://H.example.com'\nhost = \"API.Example.com\"\n\
+         retry = { budget = 1 }\n[services.b]\nupstream = \"http://h\"\npath = \"/b/c/\"\n\
+         strip_prefix = false\nwhen_open.stale.ttl = \"1m\"\n",
+    );
+    let settings = files.load().unwrap();
+    let server = &settings.server;
+    assert_eq!(server.listen, ["[::1]:80".parse().unwrap()]);
+    assert_eq!((server.workers, server.max_connections), (4, 1_000));
+    assert_eq!((server.max_header_size, server.drain), (16 << 10, Duration::from_secs(5_400)));
+    assert_eq!(server.trusted_proxies, ["10.0.0.1/32".parse().unwrap()]);
+    let (a, b) = (&settings.services["a"], &settings.services["b"]);
+    assert_eq!((a.route.host.as_deref(), &*a.route.prefix), (Some("api.example.com"), "/"));
+    assert_eq!(a.retry, Some(Retry { attempts: 2, budget: 1.0 }));
+    assert_eq!((&*b.route.prefix, b.route.strip_prefix), ("/b/c", false));
+    let (ttl, respond) = (Duration::from_secs(60), Respond::default());
+    assert_eq!(b.when_open, WhenOpen::Stale { ttl, max_size: 64 << 20, respond });
+}
+
+#[test]
 fn all_files_are_told_of_together() {
     let files = Files::new("[server]\nworkers = 0");
     files.write("services.d/a.toml", "[services.a]\nupstream = \"http://h\"");

@@ -339,6 +339,18 @@ async fn a_change_of_a_file_is_seen() {
     kept.stop().await;
 }
 
+#[tokio::test]
+async fn a_change_before_anybody_watched_is_seen() {
+    let files = Files::new(&service("a", ""));
+    let gateway = files.start();
+    files.write(&service("b", ""));
+    let mut reloads = gateway.reloads();
+    let kept = tokio::spawn(gateway.keep(std::future::pending()));
+    timeout(SOON, reloads.changed()).await.expect("the change is seen").unwrap();
+    assert!(gateway.table().service("b").is_some());
+    kept.abort();
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_hang_up_has_it_read_again() {
@@ -399,6 +411,62 @@ async fn a_killed_process_is_as_it_was() {
     assert_eq!(held.reason.as_deref(), Some("index rebuild"));
     assert_eq!(circuit(&gateway, "closed").state(), State::Closed);
     assert_eq!(gateway.registry().circuits().len(), 3);
+}
+
+/// A gateway that saves without end, and is killed at any moment.
+#[test]
+#[ignore = "it is the program that the next test starts"]
+fn saver() {
+    let Some(main) = std::env::var_os("BRK_SAVER").map(PathBuf::from) else { return };
+    let gateway = Gateway::start(&main, config::load(&main).unwrap());
+    let circuit = gateway.table().service("a").unwrap().circuit.clone();
+    loop {
+        circuit.reset();
+        gateway.save().unwrap();
+        println!("closed");
+        circuit.trip();
+        gateway.save().unwrap();
+        println!("open");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_saver_that_is_killed_loses_nothing() {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    // Of so many that one file is not written in one go by chance.
+    let services: Vec<_> = (0..100).map(|number| service(&format!("s{number}"), "")).collect();
+    let files = Files::new(&(service("a", "") + &services.concat()));
+    for round in 0..20 {
+        let mut saver = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "saver", "--ignored", "--nocapture"])
+            .env("BRK_SAVER", files.main())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(saver.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let is_state = |line: &String| line == "open" || line == "closed";
+        assert!(lines.by_ref().filter(is_state).nth(round % 4).is_some());
+        (0..round * 20_000).for_each(|_| std::hint::spin_loop());
+        // SIGKILL.
+        saver.kill().unwrap();
+        saver.wait().unwrap();
+
+        let before: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(files.state()).unwrap()).unwrap();
+        let gateway = files.start();
+        assert!(!files.state().with_extension("json.damaged").exists());
+        assert_eq!(gateway.table().revision, before["revision"].as_u64().unwrap() + 1);
+        assert_eq!(gateway.registry().circuits().len(), 101);
+        let a = gateway.table().service("a").unwrap().circuit.state();
+        let saved = before["circuits"].as_array().unwrap();
+        let saved = saved.iter().find(|circuit| circuit["name"] == "a").unwrap();
+        assert_eq!(saved["state"], a.as_str());
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ impl Gateway {
         let changes = Changes::of(gateway.path());
         let signals = Signals::new();
         async move {
+            describe();
             gateway.report();
             // What happened before anybody listened.
             gateway.save_aside().await;
@@ -112,6 +113,23 @@ impl Gateway {
             let _ = task::spawn_blocking(move || gateway.reload()).await;
         }
     }
+}
+
+/// Says what the metrics mean, once a recorder is there.
+fn describe() {
+    metrics::describe_gauge!(
+        "gateway_config_last_reload_success",
+        "1 if the configuration was right when it was read last, 0 if it stays as it was before"
+    );
+    metrics::describe_gauge!(
+        "gateway_config_last_reload_seconds",
+        metrics::Unit::Seconds,
+        "When the configuration was read last, as seconds since 1970"
+    );
+    metrics::describe_gauge!(
+        "gateway_config_revision",
+        "The revision of the configuration that is at work"
+    );
 }
 
 /// Whether it changes what is saved.
