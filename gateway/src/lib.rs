@@ -7,3 +7,4 @@
 pub mod config;
 pub mod gateway;
 pub mod proxy;
+pub mod serve;

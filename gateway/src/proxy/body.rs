@@ -15,13 +15,17 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{Timeout, UpstreamError, upstream::Lease};
+use super::{Timeout, UpstreamError, activity::Active, now::now, upstream::Lease};
 
 pub type BoxError = tower::BoxError;
 
 /// A body, streamed as it comes.
 #[derive(Default)]
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// The request that it answers ends with it.
+    active: Option<Active>,
+}
 
 #[derive(Default)]
 enum Kind {
@@ -51,12 +55,16 @@ enum End {
 }
 
 impl Body {
+    fn of(kind: Kind) -> Body {
+        Body { kind, active: None }
+    }
+
     pub fn empty() -> Body {
-        Body(Kind::Empty)
+        Body::of(Kind::Empty)
     }
 
     pub fn full(bytes: impl Into<Bytes>) -> Body {
-        Body(Kind::Full(Full::new(bytes.into())))
+        Body::of(Kind::Full(Full::new(bytes.into())))
     }
 
     /// What a middleware has made of a body.
@@ -64,7 +72,7 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
-        Body(Kind::Wrapped(body.boxed_unsync()))
+        Body::of(Kind::Wrapped(body.boxed_unsync()))
     }
 
     /// A caller's. It fails once it has paused for longer than `idle`.
@@ -87,12 +95,17 @@ impl Body {
     }
 
     fn stream(incoming: Incoming, idle: Duration, end: End) -> Body {
-        Body(Kind::Stream(Stream { incoming, idle, timer: None, waiting: false, end }))
+        Body::of(Kind::Stream(Stream { incoming, idle, timer: None, waiting: false, end }))
+    }
+
+    /// The same body, holding what ends with it.
+    pub(super) fn holding(self, active: Active) -> Body {
+        Body { active: Some(active), ..self }
     }
 
     /// How far a caller's body has come; none if it is here already.
     pub(super) fn upload(&self) -> Option<Upload> {
-        match &self.0 {
+        match &self.kind {
             Kind::Stream(Stream { end: End::Request(upload), .. }) => Some(upload.clone()),
             _ => None,
         }
@@ -107,7 +120,7 @@ impl From<Bytes> for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self.0 {
+        formatter.write_str(match self.kind {
             Kind::Empty => "Body(empty)",
             Kind::Full(_) => "Body(full)",
             Kind::Stream(_) => "Body(stream)",
@@ -124,7 +137,7 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(full) => Pin::new(full).poll_frame(context).map_err(|never| match never {}),
             Kind::Stream(stream) => stream.poll_frame(context),
@@ -133,7 +146,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => true,
             Kind::Full(full) => full.is_end_stream(),
             Kind::Stream(stream) => stream.incoming.is_end_stream(),
@@ -142,7 +155,7 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(full) => full.size_hint(),
             Kind::Stream(stream) => stream.incoming.size_hint(),
@@ -199,7 +212,7 @@ impl Stream {
         let timer = match &mut self.timer {
             Some(timer) if self.waiting => timer,
             Some(timer) => {
-                timer.as_mut().reset(Instant::now() + self.idle);
+                timer.as_mut().reset(now() + self.idle);
                 timer
             }
             none => none.insert(Box::pin(tokio::time::sleep(self.idle))),
@@ -249,7 +262,7 @@ pub(super) enum Failure {
 
 impl Upload {
     fn new() -> Upload {
-        let uploading = Uploading { moved: Instant::now(), waiting: false, failure: None };
+        let uploading = Uploading { moved: now(), waiting: false, failure: None };
         Upload(Arc::new(Mutex::new(uploading)))
     }
 
@@ -259,7 +272,7 @@ impl Upload {
 
     fn moved(&self) {
         self.with(|uploading| {
-            uploading.moved = Instant::now();
+            uploading.moved = now();
             uploading.waiting = false;
         });
     }
@@ -278,6 +291,6 @@ impl Upload {
 
     /// Since when the upstream has had all that there was of it.
     pub(super) fn upstream_idle_since(&self) -> Instant {
-        self.with(|uploading| if uploading.waiting { Instant::now() } else { uploading.moved })
+        self.with(|uploading| if uploading.waiting { now() } else { uploading.moved })
     }
 }

@@ -4,12 +4,28 @@
 //! may pass on, `route` finds the service, `stack` puts the circuit around the
 //! call, and `forward` makes it through `upstream`'s pool.
 
+mod activity;
 mod body;
-mod stop;
+mod forward;
+mod framing;
+mod hygiene;
+mod io;
+mod listen;
+mod now;
+mod problem;
+mod route;
+mod stack;
+pub mod stop;
+mod upgrade;
 mod upstream;
+mod worker;
+mod workers;
 
+pub(crate) use self::workers::Workers;
 pub use self::{
     body::{Body, BoxError},
+    forward::Forward,
+    problem::problem,
     stop::{Stop, Stopper},
 };
 
