@@ -24,7 +24,7 @@ pub type BoxError = tower::BoxError;
 pub struct Body {
     kind: Kind,
     /// The request that it answers ends with it.
-    active: Option<Active>,
+    _active: Option<Active>,
 }
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ enum End {
 
 impl Body {
     fn of(kind: Kind) -> Body {
-        Body { kind, active: None }
+        Body { kind, _active: None }
     }
 
     pub fn empty() -> Body {
@@ -100,7 +100,7 @@ impl Body {
 
     /// The same body, holding what ends with it.
     pub(super) fn holding(self, active: Active) -> Body {
-        Body { active: Some(active), ..self }
+        Body { _active: Some(active), ..self }
     }
 
     /// How far a caller's body has come; none if it is here already.

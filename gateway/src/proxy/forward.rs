@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -19,17 +19,15 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::{
-    Body, Timeout, UpstreamError,
-    body::Upload,
-    hygiene,
-    now::now,
+    Body, UpstreamError, hygiene,
     upgrade::Upgrade,
     upstream::{Connection, Pool, Target},
 };
 use crate::config;
 
 /// The innermost service: takes a connection, sends the request, and returns
-/// the response as soon as its head is there.
+/// the response as soon as its head is there. It waits for as long as that
+/// takes: the attempt's time is the stack's.
 #[derive(Clone)]
 pub struct Forward {
     pool: Pool,
@@ -66,7 +64,6 @@ async fn forward(
     request: Request<Body>,
 ) -> Result<Response<Body>, UpstreamError> {
     let (mut parts, body) = request.into_parts();
-    let upload = body.upload();
     let upgrade = parts.extensions.remove::<Upgrade>();
     aim(&mut parts, settings, pool.target());
 
@@ -75,9 +72,7 @@ async fn forward(
     loop {
         let again = again(&request, &connection);
         connection.prepare(&mut request, pool, upgrade.as_ref());
-        let sent = connection.send(request);
-        let timeout = settings.timeouts.head;
-        match with_timeout(sent, timeout, upload.as_ref()).await? {
+        match connection.send(request).await {
             Ok((response, sender)) => {
                 return receive(pool, settings, response, sender, upgrade);
             }
@@ -218,30 +213,6 @@ impl Connection {
             let request = unsent.take_message();
             Unsent { error: unsent.into_error(), request }
         })
-    }
-}
-
-/// Waits for the head. The clock stands while the caller has yet to send more
-/// of its body, and begins anew with each piece that the upstream takes.
-async fn with_timeout<T>(
-    sent: impl Future<Output = T>,
-    timeout: Duration,
-    upload: Option<&Upload>,
-) -> Result<T, UpstreamError> {
-    let mut sent = pin!(sent);
-    let mut timer = pin!(tokio::time::sleep(timeout));
-    loop {
-        tokio::select! {
-            biased;
-            sent = &mut sent => return Ok(sent),
-            () = &mut timer => {
-                let idle_since = upload.map(Upload::upstream_idle_since);
-                match idle_since.map(|since| since + timeout) {
-                    Some(over) if over > now() => timer.as_mut().reset(over),
-                    _ => return Err(UpstreamError::Timeout { which: Timeout::Head }),
-                }
-            }
-        }
     }
 }
 

@@ -24,7 +24,6 @@ mod workers;
 pub(crate) use self::workers::Workers;
 pub use self::{
     body::{Body, BoxError},
-    forward::Forward,
     problem::problem,
     stop::{Stop, Stopper},
 };

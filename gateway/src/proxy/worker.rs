@@ -38,12 +38,12 @@ use super::{
     now::now,
     problem::Refusal,
     route::Routes,
-    stack::stack,
+    stack::{Stack, stack, stack_with_fallback},
     upgrade::{self, Upgrade},
     upstream::Pool,
 };
 use crate::{
-    config,
+    config::{self, WhenOpen},
     gateway::{Gateway, Service, Table},
 };
 
@@ -95,10 +95,7 @@ pub(super) fn run(start: Start) -> io::Result<()> {
 
 async fn work(start: Start) -> io::Result<()> {
     let Start { gateway, listeners, connections, via, mut stop } = start;
-    let make = |service: &Arc<Service>, pool: Pool| {
-        stack(service, Forward::new(pool, Arc::clone(&service.settings)))
-    };
-    let worker = Arc::new(Worker { stacks: Mutex::new(Stacks::new(&gateway, make)), gateway, via });
+    let worker = Arc::new(Worker { stacks: Mutex::new(Stacks::new(&gateway)), gateway, via });
     let (open, mut all_closed) = mpsc::channel(1);
     let (stopper, told) = Stop::new();
     let accepting: Vec<_> = listeners
@@ -127,7 +124,7 @@ async fn work(start: Start) -> io::Result<()> {
 }
 
 /// Connections at rest that nobody takes any more.
-async fn sweep<M, S>(worker: Arc<Worker<M, S>>) {
+async fn sweep(worker: Arc<Worker>) {
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
         worker.stacks.lock().unwrap_or_else(PoisonError::into_inner).sweep();
@@ -148,11 +145,7 @@ impl Seats {
 
 /// Takes connections until the stop is told. While there are as many as may be,
 /// the next ones wait in the listener's queue.
-async fn accept<M, S>(listener: TcpListener, worker: Arc<Worker<M, S>>, seats: Seats, stop: Stop)
-where
-    M: Make<S>,
-    S: Stack,
-{
+async fn accept(listener: TcpListener, worker: Arc<Worker>, seats: Seats, stop: Stop) {
     let mut told = stop.clone();
     loop {
         let accepted = tokio::select! {
@@ -174,16 +167,13 @@ where
 }
 
 /// Serves one connection to its end.
-async fn connection<M, S>(
+async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     seat: Arc<Seat>,
-    worker: Arc<Worker<M, S>>,
+    worker: Arc<Worker>,
     mut stop: Stop,
-) where
-    M: Make<S>,
-    S: Stack,
-{
+) {
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
@@ -281,63 +271,26 @@ async fn attend<C>(
     .await;
 }
 
-/// Makes a service's stack.
-trait Make<S>: FnMut(&Arc<Service>, Pool) -> S + Send + 'static {}
-
-impl<M, S> Make<S> for M where M: FnMut(&Arc<Service>, Pool) -> S + Send + 'static {}
-
-/// What a service's requests go through.
-trait Stack:
-    tower::Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<S> Stack for S where
-    S: tower::Service<
-            Request<Body>,
-            Response = Response<Body>,
-            Error: Into<BoxError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + 'static
-{
-}
-
-struct Worker<M, S> {
+struct Worker {
     gateway: Gateway,
     /// Locked by this thread only.
-    stacks: Mutex<Stacks<M, S>>,
+    stacks: Mutex<Stacks>,
     via: Via,
 }
 
 /// The worker's own view of the table.
-struct Stacks<M, S> {
-    make: M,
+struct Stacks {
     table: Arc<Table>,
     routes: Routes,
     /// In the table's order.
-    services: Vec<(S, Pool)>,
+    services: Vec<Entry>,
 }
 
-impl<M, S> Stacks<M, S> {
-    fn sweep(&self) {
-        self.services.iter().for_each(|(_, pool)| pool.sweep());
-    }
-}
-
-impl<M, S> Stacks<M, S>
-where
-    M: Make<S>,
-    S: Stack,
-{
-    fn new(gateway: &Gateway, make: M) -> Stacks<M, S> {
+impl Stacks {
+    fn new(gateway: &Gateway) -> Stacks {
         let table = gateway.table();
         let mut stacks =
-            Stacks { make, routes: Routes::new(&table.services), services: Vec::new(), table };
+            Stacks { routes: Routes::new(&table.services), services: Vec::new(), table };
         stacks.services = stacks.build(&[]);
         stacks
     }
@@ -350,40 +303,69 @@ where
         self.services = self.build(&old.services);
     }
 
-    fn build(&mut self, old: &[Arc<Service>]) -> Vec<(S, Pool)> {
+    fn build(&mut self, old: &[Arc<Service>]) -> Vec<Entry> {
         let kept = std::mem::take(&mut self.services);
         let services = self.table.services.iter();
-        let build = |service: &Arc<Service>| {
-            if let Some(same) = old.iter().position(|old| Arc::ptr_eq(old, service)) {
-                return kept[same].clone();
-            }
-            let upstream = &service.settings.upstream;
-            let pool = kept.iter().map(|(_, pool)| pool).find(|pool| pool.settings() == upstream);
-            let pool = pool.cloned().unwrap_or_else(|| Pool::new(upstream));
-            ((self.make)(service, pool.clone()), pool)
-        };
+        let build =
+            |service: &Arc<Service>| match old.iter().position(|old| Arc::ptr_eq(old, service)) {
+                Some(same) => kept[same].clone(),
+                None => Entry::new(service, &kept),
+            };
         services.map(build).collect()
     }
 
-    fn find(&self, host: Option<&str>, path: &str) -> Option<(S, &Arc<config::Service>)> {
+    fn sweep(&self) {
+        for entry in &self.services {
+            entry.pool.sweep();
+            entry.spare.iter().for_each(Pool::sweep);
+        }
+    }
+
+    fn find(&self, host: Option<&str>, path: &str) -> Option<(Stack<Forward>, &config::Service)> {
         let at = self.routes.find(host, path)?;
-        Some((self.services[at].0.clone(), &self.table.services[at].settings))
+        Some((self.services[at].stack.clone(), &self.table.services[at].settings))
+    }
+}
+
+/// A service, as the worker has it.
+#[derive(Clone)]
+struct Entry {
+    stack: Stack<Forward>,
+    pool: Pool,
+    /// Of the upstream that the service falls back on.
+    spare: Option<Pool>,
+}
+
+impl Entry {
+    fn new(service: &Arc<Service>, kept: &[Entry]) -> Entry {
+        let pool = |upstream: &config::Upstream| {
+            let pools = kept.iter().flat_map(|entry| [Some(&entry.pool), entry.spare.as_ref()]);
+            let same = pools.flatten().find(|pool| pool.settings() == upstream);
+            same.cloned().unwrap_or_else(|| Pool::new(upstream))
+        };
+        let forward = |pool: &Pool| Forward::new(pool.clone(), Arc::clone(&service.settings));
+        let settings = &service.settings;
+        let (main, spare) = match &settings.when_open {
+            WhenOpen::Fallback(upstream) => (pool(&settings.upstream), Some(pool(upstream))),
+            _ => (pool(&settings.upstream), None),
+        };
+        let stack = match &spare {
+            Some(spare) => stack_with_fallback(service, forward(&main), forward(spare)),
+            None => stack(service, forward(&main)),
+        };
+        Entry { stack, pool: main, spare }
     }
 }
 
 /// One caller's connection.
-struct Connection<M, S> {
-    worker: Arc<Worker<M, S>>,
+struct Connection {
+    worker: Arc<Worker>,
     caller: Caller,
     activity: Arc<Activity>,
     seat: Arc<Seat>,
 }
 
-impl<M, S> Connection<M, S>
-where
-    M: Make<S>,
-    S: Stack,
-{
+impl Connection {
     /// The response to one request. An error closes the connection without one.
     async fn answer(
         self: Arc<Self>,
@@ -432,7 +414,7 @@ where
         let mut response = match upload.and_then(|upload| upload.failure()) {
             Some(Failure::Stalled) => refuse(BODY_STALLED),
             Some(Failure::Broken) => refuse(BODY_BROKEN),
-            None => response.map_err(Into::into)?,
+            None => response?,
         };
         // The bytes after such a request are not followed, so none is taken.
         if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
