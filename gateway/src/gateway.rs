@@ -132,6 +132,13 @@ impl Gateway {
         self.0.table.load_full()
     }
 
+    /// The table, if it is not the known one. Asking costs hardly anything: no
+    /// counter that threads share is touched.
+    pub fn table_if_other(&self, known: &Arc<Table>) -> Option<Arc<Table>> {
+        let table = self.0.table.load();
+        (!Arc::ptr_eq(&table, known)).then(|| Arc::clone(&table))
+    }
+
     /// The main file of its configuration.
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -7,3 +7,5 @@
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod proxy;
+pub mod serve;

@@ -1,0 +1,261 @@
+//! One request, made of one upstream.
+
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{
+    HeaderValue, Request, Response, StatusCode, Uri, Version, header,
+    request::Parts,
+    uri::{self, PathAndQuery},
+};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use super::{
+    Body, UpstreamError, hygiene,
+    upgrade::Upgrade,
+    upstream::{Connection, Pool, Target},
+};
+use crate::config;
+
+/// The innermost service: takes a connection, sends the request, and returns
+/// the response as soon as its head is there. It waits for as long as that
+/// takes: the attempt's time is the stack's.
+#[derive(Clone)]
+pub struct Forward {
+    pool: Pool,
+    settings: Arc<config::Service>,
+}
+
+impl Forward {
+    pub(super) fn new(pool: Pool, settings: Arc<config::Service>) -> Forward {
+        Forward { pool, settings }
+    }
+}
+
+impl Service<Request<Body>> for Forward {
+    type Response = Response<Body>;
+    type Error = UpstreamError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, UpstreamError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Forward { pool, settings } = self.clone();
+        Box::pin(async move { forward(&pool, &settings, request).await })
+    }
+}
+
+/// A connection that rested for less is hardly being closed just now.
+const RACY_REST: Duration = Duration::from_millis(500);
+
+async fn forward(
+    pool: &Pool,
+    settings: &config::Service,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<Upgrade>();
+    aim(&mut parts, settings, pool.target());
+
+    let mut connection = pool.connection(settings.timeouts.connect).await?;
+    let mut request = Request::from_parts(parts, body);
+    loop {
+        let again = again(&request, &connection);
+        connection.prepare(&mut request, pool, upgrade.as_ref());
+        match connection.send(request).await {
+            Ok((response, sender)) => {
+                return receive(pool, settings, response, sender, upgrade);
+            }
+            // The connection was closed while it rested, and nobody has seen
+            // the request.
+            Err(Unsent { request: Some(unsent), .. }) if again.is_reused => request = unsent,
+            // It may have been: once more only if that does no harm.
+            Err(Unsent { error, request: None }) if again.copy.is_some() && is_closed(&error) => {
+                request = again.copy.unwrap_or_default();
+            }
+            Err(Unsent { error, .. }) => return Err(failure(error)),
+        }
+        connection = pool.fresh(settings.timeouts.connect).await?;
+    }
+}
+
+/// What is needed to send a request a second time.
+struct Again {
+    is_reused: bool,
+    copy: Option<Request<Body>>,
+}
+
+fn again(request: &Request<Body>, connection: &Connection) -> Again {
+    let rested = match connection {
+        Connection::Http1 { rested, .. } => *rested,
+        Connection::Http2(_) => Some(Duration::ZERO),
+    };
+    let copies = rested.is_some_and(|rested| rested >= RACY_REST)
+        && request.method().is_idempotent()
+        && request.body().is_end_stream();
+    let copy = copies.then(|| {
+        let mut copy = Request::new(Body::empty());
+        copy.method_mut().clone_from(request.method());
+        copy.uri_mut().clone_from(request.uri());
+        copy.headers_mut().clone_from(request.headers());
+        copy
+    });
+    Again { is_reused: rested.is_some(), copy }
+}
+
+fn is_closed(error: &hyper::Error) -> bool {
+    error.is_closed() || error.is_canceled() || error.is_incomplete_message() || {
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        source.is_some_and(|source| {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+            matches!(source.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+        })
+    }
+}
+
+/// Scheme, authority and the front of the path come from the configuration.
+fn aim(parts: &mut Parts, settings: &config::Service, target: &Target) {
+    let route = &settings.route;
+    let strips = route.strip_prefix && route.prefix != "/";
+    if !strips && target.base.is_empty() {
+        return;
+    }
+    let path = parts.uri.path();
+    let rest = if strips { path.strip_prefix(&*route.prefix).unwrap_or(path) } else { path };
+    let mut whole = String::with_capacity(target.base.len() + path.len() + 16);
+    whole.push_str(&target.base);
+    if rest.is_empty() {
+        if whole.is_empty() || path.ends_with('/') {
+            whole.push('/');
+        }
+    } else {
+        whole.push_str(rest);
+    }
+    if let Some(query) = parts.uri.query() {
+        whole.push('?');
+        whole.push_str(query);
+    }
+    if let Ok(whole) = PathAndQuery::try_from(whole) {
+        parts.uri = Uri::from(whole);
+    }
+}
+
+type Answer = (Response<Incoming>, Option<hyper::client::conn::http1::SendRequest<Body>>);
+
+struct Unsent {
+    error: hyper::Error,
+    request: Option<Request<Body>>,
+}
+
+impl Connection {
+    /// Gives the request the form that its protocol has.
+    fn prepare(&self, request: &mut Request<Body>, pool: &Pool, upgrade: Option<&Upgrade>) {
+        let target = pool.target();
+        let path = request.uri().path_and_query().cloned();
+        let path = path.unwrap_or(PathAndQuery::from_static("/"));
+        match self {
+            Connection::Http1 { .. } => {
+                *request.version_mut() = Version::HTTP_11;
+                if request.uri().authority().is_some() {
+                    *request.uri_mut() = Uri::from(path);
+                }
+                let headers = request.headers_mut();
+                if !(pool.settings().preserve_host && headers.contains_key(header::HOST)) {
+                    headers.insert(header::HOST, target.host.clone());
+                }
+                if let Some(upgrade) = upgrade {
+                    headers.insert(header::UPGRADE, upgrade.protocol.clone());
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                } else if headers.contains_key(header::TE) {
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+                }
+            }
+            Connection::Http2(_) => {
+                *request.version_mut() = Version::HTTP_2;
+                let host = request.headers_mut().remove(header::HOST);
+                request.headers_mut().remove(header::CONNECTION);
+                let kept = host.filter(|_| pool.settings().preserve_host);
+                let kept = kept.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
+                let authority = kept.unwrap_or_else(|| target.authority.clone());
+                let mut whole = uri::Parts::default();
+                whole.scheme = Some(target.scheme.clone());
+                whole.authority = Some(authority);
+                whole.path_and_query = Some(path);
+                if let Ok(whole) = Uri::from_parts(whole) {
+                    *request.uri_mut() = whole;
+                }
+            }
+        }
+    }
+
+    async fn send(self, request: Request<Body>) -> Result<Answer, Unsent> {
+        let sent = match self {
+            Connection::Http1 { mut sender, .. } => {
+                let response = sender.try_send_request(request).await;
+                response.map(|response| (response, Some(sender)))
+            }
+            Connection::Http2(mut sender) => {
+                let response = sender.try_send_request(request).await;
+                response.map(|response| (response, None))
+            }
+        };
+        sent.map_err(|mut unsent| {
+            let request = unsent.take_message();
+            Unsent { error: unsent.into_error(), request }
+        })
+    }
+}
+
+fn receive(
+    pool: &Pool,
+    settings: &config::Service,
+    mut response: Response<Incoming>,
+    sender: Option<hyper::client::conn::http1::SendRequest<Body>>,
+    upgrade: Option<Upgrade>,
+) -> Result<Response<Body>, UpstreamError> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(upgrade) = upgrade else {
+            let error = "it switches protocols, which nobody asked for";
+            return Err(UpstreamError::BadResponse(error.into()));
+        };
+        let protocol = response.headers_mut().remove(header::UPGRADE);
+        hygiene::strip_hop_by_hop(response.headers_mut());
+        let protocol = protocol.unwrap_or_else(|| upgrade.protocol.clone());
+        response.headers_mut().insert(header::UPGRADE, protocol);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        upgrade.grant(&mut response);
+        return Ok(response.map(|_| Body::empty()));
+    }
+    hygiene::strip_hop_by_hop(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    let lease = sender.map(|sender| pool.lease(sender));
+    let idle = settings.timeouts.body_idle;
+    Ok(response.map(|incoming| Body::response(incoming, idle, lease)))
+}
+
+fn failure(error: hyper::Error) -> UpstreamError {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(UpstreamError::ClientGone(_)) = cause.downcast_ref() {
+            return UpstreamError::ClientGone(error.into());
+        }
+        source = cause.source();
+    }
+    if error.is_user() {
+        UpstreamError::ClientGone(error.into())
+    } else if error.is_parse() {
+        UpstreamError::BadResponse(error.into())
+    } else {
+        UpstreamError::Reset(error.into())
+    }
+}

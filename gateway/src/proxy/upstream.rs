@@ -1,0 +1,307 @@
+//! An upstream's connections, on one worker.
+//!
+//! Names, addresses and TLS are the connector's business; kept here is what has
+//! been connected: HTTP/1 connections at rest, the last used on top, and one
+//! HTTP/2 connection for all.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Uri, uri};
+use hyper::client::conn::{http1, http2};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
+use hyper_util::{
+    client::legacy::connect::{
+        Connection as _, HttpConnector,
+        dns::{GaiAddrs, GaiResolver, Name},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{Body, BoxError, Timeout, UpstreamError, now::now};
+use crate::config::{self, Protocol};
+
+/// Connections to one upstream. A clone is a handle to the same ones.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Inner>);
+
+struct Inner {
+    settings: config::Upstream,
+    target: Target,
+    /// Absent if the certificates to trust can't be read.
+    connector: Result<HttpsConnector<HttpConnector<Resolver>>, String>,
+    idle: Mutex<Vec<Idle>>,
+    http2: Mutex<Option<http2::SendRequest<Body>>>,
+    /// Held while the one HTTP/2 connection is made.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// What requests to the upstream say of where they go.
+pub(super) struct Target {
+    pub(super) scheme: uri::Scheme,
+    pub(super) authority: uri::Authority,
+    pub(super) host: HeaderValue,
+    /// Put in front of every path; empty if there is nothing to put.
+    pub(super) base: String,
+}
+
+/// A connection that takes a request now.
+pub(super) enum Connection {
+    Http1 {
+        sender: http1::SendRequest<Body>,
+        /// How long it was at rest; none if it is new.
+        rested: Option<Duration>,
+    },
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A connection in use, which goes back to its pool if all went well.
+pub(super) struct Lease {
+    pool: Pool,
+    sender: http1::SendRequest<Body>,
+}
+
+/// A server closes connections at rest when it likes; those that rested longer
+/// are not worth the race.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Of a connection that seems to be alive but isn't.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+impl Pool {
+    pub(super) fn new(settings: &config::Upstream) -> Pool {
+        let inner = Inner {
+            settings: settings.clone(),
+            target: Target::new(&settings.url),
+            connector: connector(settings).map_err(|error| error.to_string()),
+            idle: Mutex::default(),
+            http2: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        };
+        Pool(Arc::new(inner))
+    }
+
+    pub(super) fn settings(&self) -> &config::Upstream {
+        &self.0.settings
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.0.target
+    }
+
+    /// A connection, an old one or a new one.
+    pub(super) async fn connection(&self, timeout: Duration) -> Result<Connection, UpstreamError> {
+        if let Some(connection) = self.kept() {
+            return Ok(connection);
+        }
+        self.fresh(timeout).await
+    }
+
+    /// A connection that has not been used for another request, or is made for
+    /// many.
+    pub(super) async fn fresh(&self, timeout: Duration) -> Result<Connection, UpstreamError> {
+        let connect = async {
+            if self.0.settings.protocol != Protocol::Http2 {
+                return self.connect().await;
+            }
+            let _turn = self.0.connecting.lock().await;
+            match self.kept_http2() {
+                Some(connection) => Ok(connection),
+                None => self.connect().await,
+            }
+        };
+        match tokio::time::timeout(timeout, connect).await {
+            Ok(connection) => connection,
+            Err(_) => Err(UpstreamError::Timeout { which: Timeout::Connect }),
+        }
+    }
+
+    fn kept(&self) -> Option<Connection> {
+        if let Some(connection) = self.kept_http2() {
+            return Some(connection);
+        }
+        let mut idle = lock(&self.0.idle);
+        while let Some(Idle { sender, since }) = idle.pop() {
+            let rested = now().saturating_duration_since(since);
+            if rested > LONGEST_REST {
+                // All below have rested for longer.
+                idle.clear();
+            } else if sender.is_ready() {
+                return Some(Connection::Http1 { sender, rested: Some(rested) });
+            }
+        }
+        None
+    }
+
+    fn kept_http2(&self) -> Option<Connection> {
+        if self.0.settings.protocol == Protocol::Http1 {
+            return None;
+        }
+        let mut http2 = lock(&self.0.http2);
+        if http2.as_ref()?.is_closed() {
+            *http2 = None;
+        }
+        http2.clone().map(Connection::Http2)
+    }
+
+    async fn connect(&self) -> Result<Connection, UpstreamError> {
+        let mut connector = match &self.0.connector {
+            Ok(connector) => connector.clone(),
+            Err(error) => return Err(UpstreamError::Tls(error.clone().into())),
+        };
+        let io = connector.call(self.0.settings.url.clone()).await.map_err(connect_error)?;
+        let negotiated_http2 = io.connected().is_negotiated_h2();
+        if self.0.settings.protocol == Protocol::Http2 || negotiated_http2 {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .handshake(io)
+                .await
+                .map_err(|error| UpstreamError::BadResponse(error.into()))?;
+            tokio::spawn(connection);
+            *lock(&self.0.http2) = Some(sender.clone());
+            return Ok(Connection::Http2(sender));
+        }
+        let (sender, connection) = http1::Builder::new()
+            .handshake(io)
+            .await
+            .map_err(|error| UpstreamError::Reset(error.into()))?;
+        tokio::spawn(connection.with_upgrades());
+        Ok(Connection::Http1 { sender, rested: None })
+    }
+
+    pub(super) fn lease(&self, sender: http1::SendRequest<Body>) -> Lease {
+        Lease { pool: self.clone(), sender }
+    }
+
+    /// Closes what has rested for too long.
+    pub(super) fn sweep(&self) {
+        let now = now();
+        lock(&self.0.idle).retain(|idle| {
+            now.saturating_duration_since(idle.since) <= LONGEST_REST && !idle.sender.is_closed()
+        });
+    }
+}
+
+impl Lease {
+    pub(super) fn give_back(self) {
+        let Lease { pool, sender } = self;
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = lock(&pool.0.idle);
+        if idle.len() < pool.0.settings.max_idle {
+            idle.push(Idle { sender, since: now() });
+        }
+    }
+}
+
+impl Target {
+    fn new(url: &Uri) -> Target {
+        let authority = url.authority().cloned().unwrap_or(uri::Authority::from_static("invalid"));
+        let host = HeaderValue::from_str(authority.as_str());
+        Target {
+            scheme: url.scheme().cloned().unwrap_or(uri::Scheme::HTTP),
+            host: host.unwrap_or(HeaderValue::from_static("invalid")),
+            base: url.path().trim_end_matches('/').to_owned(),
+            authority,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connector(
+    settings: &config::Upstream,
+) -> Result<HttpsConnector<HttpConnector<Resolver>>, BoxError> {
+    let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_keepalive(Some(KEEP_ALIVE));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?;
+    let tls = match &settings.ca_file {
+        None => tls.with_webpki_roots().with_no_client_auth(),
+        Some(file) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            let told = |error| format!("certificates in {}: {error}", file.display());
+            for certificate in
+                CertificateDer::pem_file_iter(file).map_err(|error| told(error.to_string()))?
+            {
+                let certificate = certificate.map_err(|error| told(error.to_string()))?;
+                roots.add(certificate).map_err(|error| told(error.to_string()))?;
+            }
+            tls.with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    Ok(match settings.protocol {
+        Protocol::Auto => builder.enable_all_versions().wrap_connector(http),
+        Protocol::Http1 => builder.enable_http1().wrap_connector(http),
+        Protocol::Http2 => builder.enable_http2().wrap_connector(http),
+    })
+}
+
+fn connect_error(error: BoxError) -> UpstreamError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+    while let Some(cause) = source {
+        if cause.is::<Unresolved>() {
+            return UpstreamError::Dns(error);
+        }
+        let inside = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if cause.is::<rustls::Error>() || inside.is_some_and(|inside| inside.is::<rustls::Error>())
+        {
+            return UpstreamError::Tls(error);
+        }
+        source = cause.source();
+    }
+    UpstreamError::Connect(error)
+}
+
+/// The system's resolver, whose errors can be told apart.
+#[derive(Clone)]
+struct Resolver(GaiResolver);
+
+#[derive(Debug)]
+struct Unresolved(io::Error);
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
+impl Service<Name> for Resolver {
+    type Response = GaiAddrs;
+    type Error = Unresolved;
+    type Future = Pin<Box<dyn Future<Output = Result<GaiAddrs, Unresolved>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
+        self.0.poll_ready(context).map_err(Unresolved)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let addresses = self.0.call(name);
+        Box::pin(async move { addresses.await.map_err(Unresolved) })
+    }
+}
