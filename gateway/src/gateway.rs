@@ -1,23 +1,49 @@
 //! The running gateway: services by route, each with its circuit.
+//!
+//! `state` is what outlives the process, `keep` what goes on beside the
+//! requests.
 
-use std::sync::Arc;
+mod keep;
+mod state;
+
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    error, fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwap;
-use tower_breaker::{Circuit, Registry};
+use tokio::sync::watch;
+use tower_breaker::{Circuit, Registry, Saved};
 
-use crate::config::{self, Settings};
+use self::state::StateFile;
+use crate::config::{self, Settings, Sources, services_d};
 
 /// What all parts share. A clone is a handle to the same gateway.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
 
 struct Inner {
+    /// The main file.
+    path: PathBuf,
     registry: Registry,
     table: ArcSwap<Table>,
+    /// What was at work first: what is read only then stays so.
+    first: Settings,
+    last_reload: watch::Sender<Arc<Reload>>,
+    /// What the files said when they were read last. Its lock is held while
+    /// anything changes, so that changes come one after the other.
+    changing: Mutex<Option<Sources>>,
+    state: StateFile,
 }
 
 /// One configuration at work. Another takes its place as a whole.
 pub struct Table {
+    /// Grows with each that differs from the one before, also over a restart.
+    pub revision: u64,
     pub settings: Settings,
     /// In the order in which routes are tried: with a host first, then the
     /// longest prefix.
@@ -31,12 +57,367 @@ pub struct Service {
     pub circuit: Circuit,
 }
 
+/// What another configuration has changed, by the names of services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// That of the table that is at work now.
+    pub revision: u64,
+    pub added: Vec<String>,
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    /// Settings that are not as they were when the gateway was started, and are
+    /// read only then.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// An attempt to have the files' configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// By the calendar.
+    pub at: SystemTime,
+    /// What has changed, or what is wrong with the files; then nothing has.
+    pub result: Result<Applied, config::Error>,
+}
+
+/// Why a service was not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    /// The configuration is not the one that somebody saw.
+    Changed {
+        /// The revision that is.
+        revision: u64,
+    },
+    /// Something would be wrong.
+    Config(config::Error),
+}
+
 impl Gateway {
+    /// Puts a configuration to work, and goes on where the saved state says.
+    /// `path` is the main file, from which [`reload`](Self::reload) reads.
+    ///
+    /// State that can't be read is set aside with a warning: a gateway without
+    /// its past is better than none. Nothing runs yet but what a call brings
+    /// about: see [`keep`](Self::keep).
+    pub fn start(path: impl Into<PathBuf>, settings: Settings) -> Self {
+        let path = path.into();
+        let state = StateFile::new(&settings.admin.state);
+        let mut saved = state.read();
+        let registry = Registry::new();
+        let revision = saved.revision + 1;
+        let services = settings.services.values().map(|service| {
+            let circuit = open(&registry, service, saved.circuits.remove(&service.name));
+            Arc::new(Service { settings: Arc::clone(service), circuit })
+        });
+        let services = in_order(services.collect());
+        let added = settings.services.keys().cloned().collect();
+        let result = Ok(Applied { revision, added, ..Applied::default() });
+        let last_reload = watch::Sender::new(Arc::new(Reload { at: now(), result }));
+        let first = settings.clone();
+        let table = ArcSwap::from_pointee(Table { revision, settings, services });
+        let changing = Mutex::default();
+        Self(Arc::new(Inner { path, registry, table, first, last_reload, changing, state }))
+    }
+
     pub fn registry(&self) -> &Registry {
         &self.0.registry
     }
 
     pub fn table(&self) -> Arc<Table> {
         self.0.table.load_full()
+    }
+
+    /// The main file of its configuration.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Puts another configuration to work in place of the one that is, in one
+    /// step. A service whose settings are the same stays the same, and every
+    /// circuit keeps its state, its counts and what an operator laid over it.
+    /// Requests that are under way go on as they began.
+    pub fn apply(&self, settings: Settings) -> Applied {
+        let _changing = self.changing();
+        self.replace(settings)
+    }
+
+    /// Reads the files and puts them to work, if they are right; otherwise all
+    /// stays as it is. Blocks while it reads.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with them.
+    pub fn reload(&self) -> Result<Applied, config::Error> {
+        let mut changing = self.changing();
+        self.reread(&mut changing)
+    }
+
+    /// The same, if the files say something else than they last did.
+    fn reload_if_changed(&self) -> Option<Result<Applied, config::Error>> {
+        let mut changing = self.changing();
+        match Sources::read(&self.0.path) {
+            Ok(sources) if changing.as_ref() == Some(&sources) => None,
+            Err(error) if self.last_reload().result.as_ref() == Err(&error) => None,
+            sources => Some(self.have(&mut changing, sources)),
+        }
+    }
+
+    /// The last attempt to have the files' configuration; the first is the
+    /// start.
+    pub fn last_reload(&self) -> Arc<Reload> {
+        Arc::clone(&self.0.last_reload.borrow())
+    }
+
+    /// Follows the attempts.
+    pub fn reloads(&self) -> watch::Receiver<Arc<Reload>> {
+        self.0.last_reload.subscribe()
+    }
+
+    /// Writes a service into `services.d` and puts it to work: see
+    /// [`services_d::put`]. Blocks while it writes.
+    ///
+    /// # Errors
+    ///
+    /// If the revision is another than the one that was seen, or anything would
+    /// be wrong. Then nothing has changed.
+    pub fn put_service(
+        &self,
+        name: &str,
+        service: &toml::Table,
+        if_revision: Option<u64>,
+    ) -> Result<Applied, ChangeError> {
+        let mut changing = self.changing();
+        self.expect(if_revision)?;
+        services_d::put(&self.0.path, name, service)?;
+        Ok(self.reread(&mut changing)?)
+    }
+
+    /// Removes a service from `services.d` and from work: see
+    /// [`services_d::remove`]. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`put_service`](Self::put_service).
+    pub fn remove_service(
+        &self,
+        name: &str,
+        if_revision: Option<u64>,
+    ) -> Result<Option<Applied>, ChangeError> {
+        let mut changing = self.changing();
+        self.expect(if_revision)?;
+        if !services_d::remove(&self.0.path, name)? {
+            return Ok(None);
+        }
+        Ok(Some(self.reread(&mut changing)?))
+    }
+
+    /// Writes what outlives the process: open waits and overrides. Blocks while
+    /// it writes.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written; what was saved before is still there.
+    pub fn save(&self) -> io::Result<()> {
+        self.0.state.write(|| self.table())
+    }
+
+    fn changing(&self) -> MutexGuard<'_, Option<Sources>> {
+        // What it holds is replaced as a whole.
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect(&self, revision: Option<u64>) -> Result<(), ChangeError> {
+        let is = self.0.table.load().revision;
+        match revision {
+            Some(seen) if seen != is => Err(ChangeError::Changed { revision: is }),
+            _ => Ok(()),
+        }
+    }
+
+    fn reread(&self, last: &mut Option<Sources>) -> Result<Applied, config::Error> {
+        self.have(last, Sources::read(&self.0.path))
+    }
+
+    /// Has what the files say, or not; and says which.
+    fn have(
+        &self,
+        last: &mut Option<Sources>,
+        sources: Result<Sources, config::Error>,
+    ) -> Result<Applied, config::Error> {
+        let result = sources.and_then(|sources| {
+            let settings = sources.settings();
+            *last = Some(sources);
+            settings.map(|settings| self.replace(settings))
+        });
+        match &result {
+            Ok(applied) => tracing::info!("the configuration was read: {applied}"),
+            Err(error) => {
+                tracing::error!("the configuration is wrong, and stays as it was:\n{error}");
+            }
+        }
+        let reload = Arc::new(Reload { at: now(), result: result.clone() });
+        self.0.last_reload.send_replace(reload);
+        self.report();
+        result
+    }
+
+    /// Sets the metrics of the last reload.
+    fn report(&self) {
+        let reload = self.last_reload();
+        let at = reload.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let success = if reload.result.is_ok() { 1.0 } else { 0.0 };
+        metrics::gauge!("gateway_config_last_reload_success").set(success);
+        metrics::gauge!("gateway_config_last_reload_seconds").set(at.as_secs_f64());
+        metrics::gauge!("gateway_config_revision").set(self.0.table.load().revision as f64);
+    }
+
+    /// Nothing in here fails: what could has been checked.
+    fn replace(&self, settings: Settings) -> Applied {
+        let old = self.table();
+        let mut applied = Applied { revision: old.revision, ..Applied::default() };
+        let by_name: HashMap<&str, _> =
+            old.services.iter().map(|service| (&*service.settings.name, service)).collect();
+        let mut services = Vec::with_capacity(settings.services.len());
+        for (name, new) in &settings.services {
+            let circuit = match by_name.get(&**name) {
+                Some(service) if service.settings.is_same(new) => {
+                    services.push(Arc::clone(service));
+                    continue;
+                }
+                Some(service) => {
+                    let Service { settings, circuit } = &***service;
+                    applied.changed.push(name.clone());
+                    if !settings.has_same_circuit(new) {
+                        // It has the circuit's name.
+                        let _ = circuit.reconfigure(new.circuit.clone());
+                    }
+                    circuit.clone()
+                }
+                None => {
+                    applied.added.push(name.clone());
+                    open(&self.0.registry, new, None)
+                }
+            };
+            services.push(Arc::new(Service { settings: Arc::clone(new), circuit }));
+        }
+        let gone = old.settings.services.keys();
+        applied.removed =
+            gone.filter(|name| !settings.services.contains_key(*name)).cloned().collect();
+        applied.needs_restart = needs_restart(&self.0.first, &settings);
+        if applied.is_empty() && settings.same_but_services(&old.settings) {
+            return applied;
+        }
+        applied.revision += 1;
+        let services = in_order(services);
+        let table = Table { revision: applied.revision, settings, services };
+        self.0.table.store(Arc::new(table));
+        // Only when no new request can come to it.
+        for name in &applied.removed {
+            self.0.registry.remove(name);
+        }
+        applied
+    }
+}
+
+/// A service's circuit, new or as it was saved.
+fn open(registry: &Registry, service: &config::Service, saved: Option<Saved>) -> Circuit {
+    let config = || service.circuit.clone();
+    if let Some(saved) = saved {
+        match registry.restore(config(), saved) {
+            Ok(circuit) => return circuit,
+            Err(error) => tracing::warn!("{} begins anew, for {error}", service.name),
+        }
+    }
+    registry.circuit(config()).unwrap_or_else(|error| {
+        // Of whatever else has a circuit there.
+        tracing::error!("{} has a circuit that nobody sees: {error}", service.name);
+        Circuit::new(config())
+    })
+}
+
+fn in_order(mut services: Vec<Arc<Service>>) -> Vec<Arc<Service>> {
+    services.sort_by_key(|service| {
+        let route = &service.settings.route;
+        (route.host.is_none(), Reverse(route.prefix.len()))
+    });
+    services
+}
+
+/// What is read at the start only, and is not as it was then.
+fn needs_restart(first: &Settings, settings: &Settings) -> Vec<&'static str> {
+    let (old, new) = (&first.server, &settings.server);
+    [
+        ("server.listen", old.listen != new.listen),
+        ("server.workers", old.workers != new.workers),
+        ("server.max_connections", old.max_connections != new.max_connections),
+        ("admin", first.admin != settings.admin),
+        ("history", first.history != settings.history),
+        ("notify", first.notify != settings.notify),
+    ]
+    .into_iter()
+    .filter_map(|(name, differs)| differs.then_some(name))
+    .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a reload is told by the calendar")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+impl Table {
+    /// The service of this name.
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.iter().find(|service| service.settings.name == name)
+    }
+}
+
+impl Applied {
+    /// Whether no service has changed.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { revision, added, changed, removed, needs_restart } = self;
+        write!(f, "revision {revision}")?;
+        for (what, names) in [("added", added), ("changed", changed), ("removed", removed)] {
+            if !names.is_empty() {
+                write!(f, ", {what} {}", names.join(" "))?;
+            }
+        }
+        if self.is_empty() {
+            f.write_str(", all services as they were")?;
+        }
+        if !needs_restart.is_empty() {
+            write!(f, "; waiting for a restart: {}", needs_restart.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed { revision } => {
+                write!(f, "the configuration has changed meanwhile, to revision {revision}")
+            }
+            Self::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl error::Error for ChangeError {}
+
+impl From<config::Error> for ChangeError {
+    fn from(error: config::Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revision = self.0.table.load().revision;
+        f.debug_struct("Gateway").field("path", &self.0.path).field("revision", &revision).finish()
     }
 }

@@ -1,5 +1,7 @@
 //! What is said to a request that is not done as it asks.
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -24,7 +26,7 @@ pub struct Refusal(Box<Said>);
 #[derive(Debug)]
 struct Said {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     field: Option<String>,
     current: Option<Value>,
@@ -34,8 +36,12 @@ struct Said {
 impl Refusal {
     /// Says no with a status, a word for programs, and a sentence that says what
     /// would be right.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
+    pub fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        let (code, message) = (code.into(), message.into());
         Self(Box::new(Said { status, code, message, field: None, current: None, header: None }))
     }
 
@@ -169,7 +175,7 @@ impl Refusal {
     /// The object under `error`.
     pub(super) fn to_json(&self) -> Value {
         let mut error = Map::new();
-        error.insert("code".into(), self.0.code.into());
+        error.insert("code".into(), (*self.0.code).into());
         error.insert("message".into(), self.0.message.as_str().into());
         if let Some(field) = &self.0.field {
             error.insert("field".into(), field.as_str().into());

@@ -25,7 +25,8 @@ pub struct AdminRequest {
     pub path: Vec<String>,
     /// Why, of one line; empty with a `GET`.
     pub reason: String,
-    query: Option<String>,
+    /// As it was sent.
+    pub query: Option<String>,
     body: Map<String, Value>,
 }
 
@@ -41,12 +42,12 @@ impl AdminRequest {
             .map_err(|error| Refusal::invalid("the body", &format!("can't be meant so: {error}")))
     }
 
-    /// Reads the query: each parameter is a text.
+    /// Reads the query, of which each parameter is a text.
     ///
     /// # Errors
     ///
     /// If a parameter is not as it must be, not known or there twice.
-    pub fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+    pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let mut all = Map::new();
         let query = self.query.as_deref().unwrap_or_default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {

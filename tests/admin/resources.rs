@@ -39,7 +39,7 @@ impl Noting {
                 async move {
                     tokio::task::yield_now().await;
                     if request.method == Method::GET {
-                        let range = request.query::<Range>();
+                        let range = request.parameters::<Range>();
                         return match request.path.as_slice() {
                             [] => Ok(json!("all")),
                             [ranged] if ranged == "range" => Ok(json!(range?.from)),

@@ -1,8 +1,24 @@
 //! The configuration: read, checked, and written where a person did not.
 
+mod atomic;
+mod circuit;
+mod error;
+mod load;
+mod reader;
+mod sections;
+mod service;
+pub mod services_d;
 mod settings;
+mod size;
+mod template;
+mod written;
 
-pub use self::settings::{
-    Admin, History, Protocol, Respond, Retry, Route, Server, Service, Settings, Target, TargetKind,
-    Template, Timeouts, Upstream, WhenOpen,
+pub(crate) use self::{atomic::write as write_atomically, load::Sources};
+pub use self::{
+    error::{Error, Problem},
+    load::{init, load},
+    settings::{
+        Admin, History, Protocol, Respond, Retry, Route, Server, Service, Settings, Target,
+        TargetKind, Template, Timeouts, Upstream, WhenOpen,
+    },
 };
