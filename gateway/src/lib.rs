@@ -4,5 +4,9 @@
 //! carries the requests, `admin` shows and steers over HTTP, `cli` does so from
 //! a terminal, `history` remembers and `notify` tells.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod proxy;
+pub mod serve;

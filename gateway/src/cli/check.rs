@@ -1,0 +1,14 @@
+//! `brk check`.
+
+use std::process::ExitCode;
+
+use super::{Error, Global};
+
+#[derive(clap::Args, Debug)]
+pub struct Check {}
+
+impl Check {
+    pub async fn run(self, _: &Global) -> Result<ExitCode, Error> {
+        Err(Error::new("not there yet"))
+    }
+}
