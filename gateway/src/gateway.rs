@@ -350,8 +350,6 @@ fn needs_restart(first: &Settings, settings: &Settings) -> Vec<&'static str> {
         ("server.workers", old.workers != new.workers),
         ("server.max_connections", old.max_connections != new.max_connections),
         ("admin", first.admin != settings.admin),
-        ("history", first.history != settings.history),
-        ("notify", first.notify != settings.notify),
     ]
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))

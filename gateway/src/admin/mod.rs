@@ -36,7 +36,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Listens where the settings say.
+    /// Listens where the settings say. `programs` is where the services are
+    /// listened for.
     ///
     /// Beyond loopback it does so only if they name hosts it may be called by:
     /// so that nobody opens it to the network without meaning to. The tokens are
@@ -45,7 +46,12 @@ impl Operator {
     /// # Errors
     ///
     /// If there are no tokens, a host is none, or the address can't be had.
-    pub async fn bind(gateway: &Gateway, metrics: Metrics, past: Option<Past>) -> io::Result<Self> {
+    pub async fn bind(
+        gateway: &Gateway,
+        programs: &[SocketAddr],
+        metrics: Metrics,
+        past: Option<Past>,
+    ) -> io::Result<Self> {
         let settings = gateway.table().settings.admin.clone();
         let tokens = Tokens::of(&settings.state).map_err(io::Error::other)?;
         if !settings.listen.ip().to_canonical().is_loopback() && settings.hosts.is_empty() {
@@ -55,7 +61,7 @@ impl Operator {
                 settings.listen
             )));
         }
-        let services = Services::new(gateway.clone());
+        let services = Services::new(gateway.clone(), programs.first().copied());
         let reload = services.clone();
         let mut admin = AdminService::builder(gateway.registry())
             .check(move |parts| tokens.identify(parts))

@@ -1,12 +1,14 @@
 //! Services over HTTP: what `brk add` and `brk rm` do, and what shows them.
 
+use std::net::SocketAddr;
+
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_breaker::{AdminRefusal, AdminRequest, Command};
 
 use crate::{
-    config::{self, Service, Settings},
+    config::{self, Route, Service},
     gateway::{ChangeError, Gateway},
 };
 
@@ -28,6 +30,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Services {
     gateway: Gateway,
+    /// Where programs call.
+    programs: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]
@@ -49,8 +53,8 @@ struct Delete {
 struct Nothing {}
 
 impl Services {
-    pub fn new(gateway: Gateway) -> Self {
-        Self { gateway }
+    pub fn new(gateway: Gateway, programs: Option<SocketAddr>) -> Self {
+        Self { gateway, programs }
     }
 
     /// Answers for `/api/v1/services`.
@@ -93,14 +97,24 @@ impl Services {
     fn all(&self) -> Value {
         let table = self.gateway.table();
         let services = table.settings.services.values();
-        let services: Vec<_> = services.map(|service| shown(&table.settings, service)).collect();
+        let services: Vec<_> = services.map(|service| self.shown(service)).collect();
         json!({ "revision": table.revision, "services": services })
     }
 
     fn one(&self, name: &str) -> Result<Value, AdminRefusal> {
         let table = self.gateway.table();
         let service = table.settings.services.get(name).ok_or_else(|| unknown(name))?;
-        Ok(json!({ "revision": table.revision, "service": shown(&table.settings, service) }))
+        Ok(json!({ "revision": table.revision, "service": self.shown(service) }))
+    }
+
+    fn shown(&self, service: &Service) -> Value {
+        // As its file would be.
+        let table: Option<toml::Table> = toml::from_str(&service.to_toml()).ok();
+        json!({
+            "name": service.name,
+            "url": self.programs.map(|listen| url(listen, &service.route)),
+            "settings": table,
+        })
     }
 
     async fn put(&self, name: &str, request: &AdminRequest) -> Result<Value, AdminRefusal> {
@@ -142,7 +156,7 @@ impl Services {
         let service = table.settings.services.get(name);
         let current = json!({
             "revision": revision,
-            "service": service.map(|service| shown(&table.settings, service)),
+            "service": service.map(|service| self.shown(service)),
             "events": self.latest(name),
         });
         AdminRefusal::new(StatusCode::CONFLICT, "stale_revision", message)
@@ -206,23 +220,12 @@ fn wrong(error: &config::Error) -> AdminRefusal {
         .current(json!({ "problems": problems }))
 }
 
-fn shown(settings: &Settings, service: &Service) -> Value {
-    // As its file would be.
-    let table: Option<toml::Table> = toml::from_str(&service.to_toml()).ok();
-    json!({
-        "name": service.name,
-        "url": url(settings, service),
-        "settings": table,
-    })
-}
-
 /// What programs call.
-pub fn url(settings: &Settings, service: &Service) -> Option<String> {
-    let listen = settings.server.listen.first()?;
-    let host = match &service.route.host {
+fn url(listen: SocketAddr, route: &Route) -> String {
+    let authority = match &route.host {
         Some(host) => format!("{host}:{}", listen.port()),
         None if listen.ip().is_unspecified() => format!("localhost:{}", listen.port()),
         None => listen.to_string(),
     };
-    Some(format!("http://{host}{}", service.route.prefix))
+    format!("http://{authority}{}", route.prefix)
 }

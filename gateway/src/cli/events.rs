@@ -45,14 +45,20 @@ impl Events {
             return Ok(ExitCode::SUCCESS);
         }
         let mut follower = Follower::new(client, Some(last));
+        let mut is_lost = false;
         loop {
             let told = follower.next().await?;
+            if is_lost && told.name != LOST {
+                eprintln!("brk: the gateway is back");
+            }
+            is_lost = told.name == LOST;
             match (&*told.name, told.data) {
                 ("event", event) if self.is_meant(&event) => print(global, &event)?,
                 ("resync", data) => match data["missed"].as_u64() {
-                    Some(0) | None => eprintln!("brk: the gateway was started anew"),
+                    Some(0) | None => eprintln!("brk: the gateway has been started anew"),
                     Some(missed) => eprintln!("brk: {missed} events were missed"),
                 },
+                (LOST, why) => eprintln!("brk: {}; waiting for it", show::text(&why)),
                 _ => {}
             }
         }
@@ -100,6 +106,9 @@ pub fn line(event: &Value) -> String {
     format!("{at}Z  {}", show::text(&event["sentence"]))
 }
 
+/// What a stream that is cut off is told to be, with why.
+pub const LOST: &str = "lost";
+
 /// One event of a stream.
 #[derive(Debug)]
 pub struct Told {
@@ -113,74 +122,66 @@ pub struct Follower {
     client: Client,
     last: Option<String>,
     stream: Option<Stream>,
-    /// Whether it has ever heard anything, so that a gateway which is not there
-    /// at all is an error and one that goes away is waited for.
+    /// Whether it has ever heard anything: a gateway that is not there at all is
+    /// an error, and one that goes away is waited for.
     has_heard: bool,
-    is_waiting: bool,
+    is_lost: bool,
 }
 
 impl Follower {
     /// From behind an event, or from now on.
     pub fn new(client: Client, last: Option<String>) -> Self {
-        Self { client, last, stream: None, has_heard: false, is_waiting: false }
+        Self { client, last, stream: None, has_heard: false, is_lost: false }
     }
 
     pub fn base(&self) -> &str {
         self.client.base()
     }
 
-    /// Whether it is cut off, and tries to come back.
-    pub fn is_waiting(&self) -> bool {
-        self.is_waiting
-    }
-
-    /// What is told next. A gateway that goes away is waited for. May be dropped
-    /// and asked anew: nothing is lost.
+    /// What is told next; [`LOST`] once when it is cut off, and then what is
+    /// told when the gateway is there again.
     ///
     /// # Errors
     ///
     /// If the gateway says no, or was never there.
     pub async fn next(&mut self) -> Result<Told, Error> {
         loop {
-            if self.stream.is_none() {
-                match self.client.stream(self.last.as_deref()).await {
-                    Ok(body) => self.stream = Some(Stream::new(body)),
-                    Err(error) if self.has_heard && error.is_unreachable() => {
-                        self.lose(&error.to_string());
-                        sleep(AGAIN).await;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            let Some(stream) = &mut self.stream else { continue };
-            match timeout(SILENCE, stream.next()).await {
-                Ok(Some(told)) => {
-                    if self.is_waiting {
-                        eprintln!("brk: it is back");
-                    }
-                    (self.has_heard, self.is_waiting) = (true, false);
-                    if let Some(id) = &stream.id {
-                        self.last = Some(id.clone());
-                    }
+            let why = match self.listen().await {
+                Ok(told) => {
+                    (self.has_heard, self.is_lost) = (true, false);
                     if told.name != "end" {
                         return Ok(told);
                     }
-                    self.lose("the gateway has ended the stream");
+                    "the gateway has stopped".to_owned()
                 }
-                Ok(None) => self.lose("the stream broke off"),
-                Err(_) => self.lose("the gateway is silent"),
-            }
+                Err(error) if self.has_heard && error.is_unreachable() => error.to_string(),
+                Err(error) => return Err(error),
+            };
             self.stream = None;
+            if !std::mem::replace(&mut self.is_lost, true) {
+                return Ok(Told { name: LOST.to_owned(), data: why.into() });
+            }
             sleep(AGAIN).await;
         }
     }
 
-    /// Says so, once.
-    fn lose(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.is_waiting, true) {
-            eprintln!("brk: {why}; waiting for the gateway");
+    async fn listen(&mut self) -> Result<Told, Error> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let body = self.client.stream(self.last.as_deref()).await?;
+                self.stream.insert(Stream::new(body))
+            }
+        };
+        let told = match timeout(SILENCE, stream.next()).await {
+            Ok(Some(told)) => told,
+            Ok(None) => return Err(Error::unreachable("the stream of events broke off")),
+            Err(_) => return Err(Error::unreachable("the gateway is silent")),
+        };
+        if let Some(id) = &stream.id {
+            self.last = Some(id.clone());
         }
+        Ok(told)
     }
 }
 

@@ -102,7 +102,15 @@ impl Flip {
         }
         let client = Client::new(global)?;
         let path = format!("circuits/{}", client::segment(&self.name));
-        let circuit = client.get(&path).await?["circuit"].take();
+        let mut seen = client.get(&path).await?;
+        let circuit = seen["circuit"].take();
+        let told = match self.if_generation {
+            // Nobody knows what whoever saw it had been told.
+            Some(_) => 0,
+            None => seen["events"].as_array().map_or(0, |events| {
+                events.iter().filter_map(|event| event["id"].as_u64()).max().unwrap_or_default()
+            }),
+        };
         self.check(&circuit)?;
         let name = show::text(&circuit["id"]);
         eprintln!("{name} is {}: {}", show::state_word(&circuit), show::text(&circuit["sentence"]));
@@ -128,7 +136,7 @@ impl Flip {
         body["reason"] = reason.into();
         body["if_generation"] = seen.into();
         let done = client.send(method, &format!("{path}/{action}"), Some(&body)).await?;
-        let done = done.map_err(|refused| self::refused(&name, seen, refused))?;
+        let done = done.map_err(|refused| self::refused(&name, seen, told, refused))?;
         if global.output == Output::Json {
             show::json(&done)?;
         } else {
@@ -185,7 +193,7 @@ fn spoken(lasting: &str) -> String {
 }
 
 /// Why it was not done; what has changed since it was looked at.
-fn refused(name: &str, seen: Option<u64>, refused: Refused) -> Error {
+fn refused(name: &str, seen: Option<u64>, told: u64, refused: Refused) -> Error {
     if refused.code != "stale_generation" {
         return refused.into();
     }
@@ -193,8 +201,8 @@ fn refused(name: &str, seen: Option<u64>, refused: Refused) -> Error {
     let state = show::state_word(circuit);
     let mut said = format!("{name} has changed since it was looked at, and is {state} now");
     let _ = write!(said, ": {}", show::text(&circuit["sentence"]));
-    let events = refused.current["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for event in events {
+    let events = refused.current["events"].as_array().into_iter().flatten();
+    for event in events.filter(|event| event["id"].as_u64() > Some(told)) {
         let _ = write!(said, "\n  {}", events::line(event));
     }
     let now = &circuit["generation"];

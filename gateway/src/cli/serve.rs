@@ -1,7 +1,12 @@
 //! `brk serve`: everything, until it is told to stop.
 
 use std::{
-    env, io, net::SocketAddr, os::unix::net::UnixDatagram, path::PathBuf, process::ExitCode,
+    env,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::ExitCode,
 };
 
 use clap::ValueEnum;
@@ -54,10 +59,10 @@ impl Serve {
         // Before there is a circuit, or it would not be counted.
         let metrics = Metrics::install().map_err(Error::new)?;
         let gateway = Gateway::start(path, settings);
-        let operator = Operator::bind(&gateway, metrics.clone(), None).await?;
-        let admin = operator.address()?;
         let bound = serve::bind(gateway.clone())?;
         let programs = bound.addresses().to_vec();
+        let operator = Operator::bind(&gateway, &programs, metrics.clone(), None).await?;
+        let admin = operator.address()?;
 
         let mut beside = JoinSet::new();
         beside.spawn(metrics.keep_up(stop.clone()));
@@ -97,7 +102,8 @@ impl Serve {
         let filter = EnvFilter::try_new(&self.log).map_err(|error| {
             Error::usage(format_args!("--log is {:?}, which is no filter: {error}", self.log))
         })?;
-        let log = fmt().with_env_filter(filter).with_writer(io::stderr);
+        let is_coloured = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+        let log = fmt().with_env_filter(filter).with_ansi(is_coloured).with_writer(io::stderr);
         let begun = match self.log_format {
             LogFormat::Text => log.try_init(),
             LogFormat::Json => log.json().try_init(),

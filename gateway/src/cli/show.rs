@@ -52,6 +52,9 @@ pub fn table_of(heads: &[&str], is_coloured: bool, width: u16) -> Table {
         table.force_no_tty();
     }
     table.set_header(heads.iter().map(|head| Cell::new(head).add_attribute(Attribute::Dim)));
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
     table
 }
 
@@ -80,7 +83,8 @@ pub fn width() -> u16 {
 
     let is_terminal = io::stdout().is_terminal();
     let size = crossterm::terminal::size().ok().filter(|_| is_terminal);
-    size.map_or(WIDTH, |(columns, _)| columns.max(40))
+    // A terminal that does not know its size says zero.
+    size.map_or(WIDTH, |(columns, _)| if columns == 0 { WIDTH } else { columns.max(40) })
 }
 
 /// The state that callers meet; held by an operator it says so.

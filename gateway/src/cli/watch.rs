@@ -17,15 +17,16 @@ use crossterm::{
         LeaveAlternateScreen,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{Instant, sleep_until},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{
     Client, Error, Global, Output,
-    events::{Follower, Told},
+    events::{Follower, LOST, Told},
     show,
 };
 
@@ -46,55 +47,89 @@ pub struct Watch {
 impl Watch {
     pub async fn run(self, global: &Global) -> Result<ExitCode, Error> {
         let mut follower = Follower::new(Client::new(global)?, None);
-        let mut board = Board::default();
         // Before the screen is taken: a gateway that is not there is an error.
         let first = follower.next().await?;
-        let mut left = self.frames.unwrap_or(u64::MAX);
+        let mut board = Board::default();
         if global.output == Output::Json || !io::stdout().is_terminal() {
-            let mut told = first;
-            while left > 0 {
-                let is_frame = matches!(&*told.name, "snapshot" | "tick");
-                if global.output == Output::Json {
-                    let line = serde_json::json!({ "event": told.name, "data": told.data });
-                    show::json_line(&line)?;
-                } else if is_frame {
-                    board.take(&told);
-                    show::line(&board.draw(global.is_coloured(), show::WIDTH, usize::MAX))?;
-                } else {
-                    board.take(&told);
-                }
-                left -= u64::from(is_frame);
-                if left > 0 {
-                    told = follower.next().await?;
-                }
-            }
+            self.print(global, board, follower, first).await?;
             return Ok(ExitCode::SUCCESS);
         }
         board.take(&first);
-        let mut ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-            .into_iter()
-            .map(signal)
-            .collect::<Result<Vec<_>, _>>()?;
+        let base = follower.base().to_owned();
+        // So that a connection which takes long to come does not hold a frame up.
+        let (tell, mut told) = mpsc::channel(64);
+        let follow = async move {
+            loop {
+                let next = follower.next().await;
+                let is_last = next.is_err();
+                if tell.send(next).await.is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        let following = tokio::spawn(follow);
         let screen = Screen::enter()?;
-        let mut next = Instant::now();
+        let shown = self.show(global, board, &screen, &base, &mut told).await;
+        drop(screen);
+        following.abort();
+        shown.map(|()| ExitCode::SUCCESS)
+    }
+
+    /// Where nobody looks: one after the other.
+    async fn print(
+        &self,
+        global: &Global,
+        mut board: Board,
+        mut follower: Follower,
+        mut told: Told,
+    ) -> Result<(), Error> {
+        let mut left = self.frames.unwrap_or(u64::MAX);
+        loop {
+            let is_frame = matches!(&*told.name, "snapshot" | "tick");
+            board.take(&told);
+            if global.output == Output::Json {
+                show::json_line(&json!({ "event": told.name, "data": told.data }))?;
+            } else if is_frame {
+                show::line(&board.draw(global.is_coloured(), show::WIDTH, usize::MAX))?;
+            }
+            left = left.saturating_sub(u64::from(is_frame));
+            if left == 0 {
+                return Ok(());
+            }
+            told = follower.next().await?;
+        }
+    }
+
+    async fn show(
+        &self,
+        global: &Global,
+        mut board: Board,
+        screen: &Screen,
+        base: &str,
+        told: &mut mpsc::Receiver<Result<Told, Error>>,
+    ) -> Result<(), Error> {
+        let [mut interrupted, mut terminated, mut hung_up] = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ];
+        let mut left = self.frames.unwrap_or(u64::MAX);
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while left > 0 {
-            let ended = std::future::poll_fn(|cx| {
-                let is_over = ends.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-                if is_over { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-            });
             tokio::select! {
                 biased;
-                () = ended => break,
-                () = sleep_until(next) => {
-                    board.is_cut_off = follower.is_waiting();
-                    screen.draw(&board, follower.base(), global.is_coloured())?;
+                _ = interrupted.recv() => return Ok(()),
+                _ = terminated.recv() => return Ok(()),
+                _ = hung_up.recv() => return Ok(()),
+                _ = frames.tick() => {
+                    screen.draw(&board, base, global.is_coloured())?;
                     left -= 1;
-                    next = Instant::now() + FRAME;
                 }
-                told = follower.next() => board.take(&told?),
+                Some(told) = told.recv() => board.take(&told?),
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 
@@ -108,6 +143,7 @@ struct Board {
 
 impl Board {
     fn take(&mut self, told: &Told) {
+        self.is_cut_off = told.name == LOST;
         let circuits = || told.data["circuits"].as_array().into_iter().flatten();
         match &*told.name {
             "snapshot" => {
@@ -199,7 +235,9 @@ impl Screen {
     }
 
     fn draw(&self, board: &Board, base: &str, is_coloured: bool) -> Result<(), Error> {
-        let (width, height) = terminal::size().unwrap_or((show::WIDTH, 24));
+        // A terminal that does not know its size says zero.
+        let size = terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0);
+        let (width, height) = size.unwrap_or((show::WIDTH, 24));
         let said = if board.is_cut_off { "no answer: this is how it was" } else { "Ctrl-C ends" };
         let head = show::cut(&format!("brk {base}   {said}"), width.into());
         let body = board.draw(is_coloured, width, usize::from(height).saturating_sub(2));

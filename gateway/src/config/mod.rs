@@ -13,7 +13,7 @@ mod size;
 mod template;
 mod written;
 
-pub(crate) use self::{atomic::write as write_atomically, load::Sources};
+pub(crate) use self::{atomic::write as write_atomically, load::Sources, service::http_url};
 pub use self::{
     error::{Error, Problem},
     load::{init, load},

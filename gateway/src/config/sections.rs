@@ -110,7 +110,14 @@ pub(super) fn history(mut table: Table<'_>) -> History {
 pub(super) fn target(value: Value<'_>, base: &Path) -> Option<(Target, Place)> {
     let place = value.place().clone();
     let mut table = value.table()?;
-    let name = table.need("name", "\"ops\"").and_then(Value::text);
+    let name = table.need("name", "\"ops\"").and_then(|value| {
+        let right = "1 to 57 letters, digits, `.`, `_` or `-`";
+        value.parsed(right, |name| {
+            let is_right = (1..=57).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            if is_right { Ok(name.to_owned()) } else { Err("") }
+        })
+    });
     let kinds = [
         table.take("webhook").map(|value| webhook(value, base)),
         table.take("slack").map(|value| slack(value, base)),
@@ -143,11 +150,15 @@ fn webhook(value: Value<'_>, base: &Path) -> Option<TargetKind> {
     let url = table.need("url", "\"https://hooks.example.com/brk\"").and_then(web_url);
     let secret_file = table.take("secret_file").map(|value| secret(value, base));
     table.finish();
-    let secret_file = match secret_file {
-        Some(file) => Some(file?),
-        None => None,
-    };
-    Some(TargetKind::Webhook { url: url?, secret_file })
+    Some(TargetKind::Webhook { url: url?, secret_file: asked(secret_file)? })
+}
+
+/// Nothing if nobody asked for it; `None` if what they wrote is wrong.
+fn asked<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        Some(value) => value.map(Some),
+        None => Some(None),
+    }
 }
 
 fn web_url(value: Value<'_>) -> Option<Uri> {
@@ -178,6 +189,7 @@ fn email(value: Value<'_>, base: &Path) -> Option<TargetKind> {
         .need("server", "\"smtps://brk@mail.example.com\"")
         .and_then(|value| value.parsed("a server such as \"smtps://brk@mail.example.com\"", smtp));
     let password_file = table.take("password_file").map(|value| secret(value, base));
+    let ca_file = table.take("ca_file").map(|value| service::ca_file(value, base));
     let from = table.need("from", "\"brk@example.com\"").and_then(mailbox);
     let to = table.need("to", "[\"ops@example.com\"]");
     let place = to.as_ref().map(|to| to.place().clone());
@@ -186,11 +198,8 @@ fn email(value: Value<'_>, base: &Path) -> Option<TargetKind> {
         table.source().note(&place, &table.key("to"), "is empty, but must have an address");
     }
     table.finish();
-    let password_file = match password_file {
-        Some(file) => Some(file?),
-        None => None,
-    };
-    Some(TargetKind::Email { server: server?, password_file, from: from?, to: to? })
+    let (password_file, ca_file) = (asked(password_file)?, asked(ca_file)?);
+    Some(TargetKind::Email { server: server?, password_file, ca_file, from: from?, to: to? })
 }
 
 fn smtp(text: &str) -> Result<String, &'static str> {

@@ -1,6 +1,10 @@
 //! One service: `[services.NAME]`, or a file in `services.d`.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
@@ -135,15 +139,7 @@ pub(super) fn upstream(value: Value<'_>, base: &Path) -> Option<Upstream> {
         })
     });
     let preserve_host = table.get("preserve_host", Value::flag).unwrap_or(false);
-    let ca_file = table.get("ca_file", |value| {
-        value.parsed("a file with certificates as PEM", |path| {
-            let path = base.join(path);
-            match certificates(&path) {
-                Ok(()) => Ok(path),
-                Err(why) => Err(format!("{}: {why}", path.display())),
-            }
-        })
-    });
+    let ca_file = table.get("ca_file", |value| ca_file(value, base));
     let max_idle = table.get("max_idle", |value| value.whole(0..100_001));
     table.finish();
     Some(Upstream {
@@ -156,6 +152,16 @@ pub(super) fn upstream(value: Value<'_>, base: &Path) -> Option<Upstream> {
 }
 
 const MAX_IDLE: usize = 64;
+
+pub(super) fn ca_file(value: Value<'_>, base: &Path) -> Option<PathBuf> {
+    value.parsed("a file with certificates as PEM", |path| {
+        let path = base.join(path);
+        match certificates(&path) {
+            Ok(()) => Ok(path),
+            Err(why) => Err(format!("{}: {why}", path.display())),
+        }
+    })
+}
 
 fn certificates(path: &Path) -> Result<(), String> {
     let text = fs::read(path).map_err(|error| error.to_string())?;

@@ -41,6 +41,18 @@ pub fn put(main: &Path, name: &str, service: &Table) -> Result<(), Error> {
     atomic::write(&path, text.as_bytes(), false).map_err(|error| cant_write(&path, &error))
 }
 
+/// Whether there is a service that [`remove`] would remove.
+///
+/// # Errors
+///
+/// That it stands in the main file, and where; and what kept the files from
+/// being read.
+pub fn has(main: &Path, name: &str) -> Result<bool, Error> {
+    let sources = Sources::read(main)?;
+    changeable(main, &sources, name)?;
+    Ok(sources.text_of(name).is_some())
+}
+
 /// Removes a service. Whether there was one.
 ///
 /// What is wrong already does not keep it from going, for it may be what is

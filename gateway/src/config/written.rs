@@ -229,10 +229,13 @@ fn target(target: &Target) -> Table {
             kind["url_file"] = path(url_file);
             "slack"
         }
-        TargetKind::Email { server, password_file, from, to } => {
+        TargetKind::Email { server, password_file, ca_file, from, to } => {
             kind["server"] = text(server);
             if let Some(file) = password_file {
                 kind["password_file"] = path(file);
+            }
+            if let Some(file) = ca_file {
+                kind["ca_file"] = path(file);
             }
             kind["from"] = text(from);
             kind["to"] = list(to.iter().cloned());
