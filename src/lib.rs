@@ -63,7 +63,8 @@ mod window;
 
 #[cfg(feature = "admin")]
 pub use crate::admin::{
-    AdminAccess, AdminBody, AdminBuilder, AdminFuture, AdminIdentity, AdminService,
+    AdminAccess, AdminBody, AdminBuilder, AdminFuture, AdminIdentity, AdminRefusal, AdminRequest,
+    AdminService,
 };
 #[cfg(feature = "health-check")]
 pub use crate::circuit::HealthCheck;

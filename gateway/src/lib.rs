@@ -4,6 +4,7 @@
 //! carries the requests, `admin` shows and steers over HTTP, `cli` does so from
 //! a terminal, `history` remembers and `notify` tells.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod gateway;

@@ -2,13 +2,18 @@
 
 use std::process::ExitCode;
 
-use brk::cli::Cli;
+use brk::cli::{Cli, Command};
 use clap::Parser;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = match cli.command {
+        // Beside the workers, which carry the requests: for operators, files and
+        // notifications.
+        Command::Serve(_) => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+        _ => Builder::new_current_thread().enable_all().build(),
+    };
     let done = runtime.map_err(Into::into).and_then(|runtime| {
         let done = runtime.block_on(cli.run());
         // A look-up of a name can't be broken off, and nobody waits for it now.

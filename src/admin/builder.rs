@@ -1,14 +1,17 @@
 //! How an admin service is made: who may come in is said first.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, future::Future, sync::Arc};
 
 use http::request::Parts;
+use serde::Serialize;
 
 use super::{
     auth::{Access, AdminIdentity},
     host::Hosts,
     page::Page,
     places::Places,
+    refusal::Refusal,
+    resource::{AdminRequest, Handler, Resources},
     service::{AdminService, Settings},
 };
 use crate::{ConfigError, Registry};
@@ -57,6 +60,7 @@ impl AdminAccess {
             renderer: None,
             max_streams: 128,
             ready_requires: BTreeSet::new(),
+            resources: Resources::default(),
         }
     }
 }
@@ -74,6 +78,7 @@ pub struct AdminBuilder {
     renderer: Option<Arc<Renderer>>,
     max_streams: usize,
     ready_requires: BTreeSet<String>,
+    resources: Resources,
 }
 
 impl AdminBuilder {
@@ -131,17 +136,60 @@ impl AdminBuilder {
         self
     }
 
+    /// Answers for `/api/v1/{name}` and all below it by a closure of your own,
+    /// with JSON.
+    ///
+    /// It stands behind the same guards as everything else. All but `GET` wants
+    /// an operator and, as JSON of at most 64 KiB, a body with a `reason`. What
+    /// the closure is asked may be done; that it is told as an event is its own
+    /// affair ([`Registry::record_command`]).
+    ///
+    /// ```
+    /// use http::Method;
+    /// use serde_json::json;
+    /// use tower_breaker::{AdminIdentity, AdminRefusal, AdminService, Registry};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (registry, token) = (Registry::new(), "vQ1pA9sT7mK3xZ5c");
+    /// let admin = AdminService::builder(&registry)
+    ///     .bearer_token(AdminIdentity::operator("alice"), token)
+    ///     .resource("region", |request| async move {
+    ///         match request.method {
+    ///             Method::GET => Ok(json!({ "region": "eu-north" })),
+    ///             _ => Err(AdminRefusal::method_not_allowed("GET, HEAD")),
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # let _ = admin;
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn resource<F, A>(
+        mut self,
+        name: impl Into<String>,
+        answer: impl Fn(AdminRequest) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<A, Refusal>> + Send + 'static,
+        A: Serialize,
+    {
+        self.resources.add(name.into(), Handler::new(answer));
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
     ///
-    /// If a token, a host or the path is not as it must be. The error names the
+    /// If a token, a host, the path or a resource's name is not as it must be. The error names the
     /// field and what would be right, and shows no token.
     pub fn build(self) -> Result<AdminService, ConfigError> {
         self.access.validate()?;
         let mut hosts = Hosts::default();
         self.hosts.iter().try_for_each(|host| hosts.allow(host))?;
         let base_path = valid_path(&self.base_path)?;
+        self.resources.validate()?;
         if self.max_streams == 0 {
             return Err(ConfigError::new("max_streams", 0, "must be at least 1"));
         }
@@ -153,6 +201,7 @@ impl AdminBuilder {
             base_path: base_path.to_owned(),
             renderer: self.renderer,
             ready_requires: self.ready_requires,
+            resources: self.resources,
             places: Arc::new(Places::new(self.max_streams)),
         }))
     }
@@ -183,6 +232,7 @@ impl fmt::Debug for AdminBuilder {
             .field("metrics", &self.renderer.is_some())
             .field("max_streams", &self.max_streams)
             .field("ready_requires", &self.ready_requires)
+            .field("resources", &self.resources)
             .finish_non_exhaustive()
     }
 }

@@ -216,6 +216,11 @@ impl Fields {
         }
     }
 
+    /// What nobody has asked for.
+    pub(super) fn rest(self) -> Map<String, Value> {
+        self.all
+    }
+
     /// Refuses what nobody has asked for: a misspelt `if_generation` would be
     /// a wish that goes unheard.
     pub(super) fn finish(self) -> Result<(), Refusal> {

@@ -4,8 +4,8 @@
 //! A request goes through `service`: it was meant for this host (`host`), asks
 //! for something there is (`route`), comes from somebody who may (`auth`), and
 //! not by way of another site's page (`host`). What is read is put together in
-//! `view`, what steers is a `command`, and a `stream` tells what happens. Every
-//! answer gets its head from `answer`.
+//! `view`, what steers is a `command`, a `stream` tells what happens, and a
+//! `resource` is the application's own. Every answer gets its head from `answer`.
 
 mod answer;
 mod auth;
@@ -20,6 +20,7 @@ mod page;
 mod places;
 mod pulse;
 mod refusal;
+mod resource;
 mod route;
 mod sentence;
 mod service;
@@ -32,5 +33,7 @@ pub use self::{
     auth::AdminIdentity,
     body::AdminBody,
     builder::{AdminAccess, AdminBuilder},
+    refusal::Refusal as AdminRefusal,
+    resource::AdminRequest,
     service::{AdminFuture, AdminService},
 };

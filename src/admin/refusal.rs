@@ -1,6 +1,9 @@
 //! What is said to a request that is not done as it asks.
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{answer, body::AdminBody};
@@ -8,14 +11,22 @@ use super::{answer, body::AdminBody};
 /// An answer that says no: a status, a code for a program, a sentence for a
 /// person.
 ///
-/// Boxed: it is seldom there, and results are moved often.
+/// ```
+/// use http::StatusCode;
+/// use tower_breaker::AdminRefusal;
+///
+/// let message = "no service is called \"orders\"";
+/// let refusal = AdminRefusal::new(StatusCode::NOT_FOUND, "unknown_service", message);
+/// # let _ = refusal;
+/// ```
+// Boxed: it is seldom there, and results are moved often.
 #[derive(Debug)]
-pub(super) struct Refusal(Box<Said>);
+pub struct Refusal(Box<Said>);
 
 #[derive(Debug)]
 struct Said {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     field: Option<String>,
     current: Option<Value>,
@@ -23,21 +34,49 @@ struct Said {
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
+    /// Says no with a status, a word for programs, and a sentence that says what
+    /// would be right.
+    pub fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        let (code, message) = (code.into(), message.into());
         Self(Box::new(Said { status, code, message, field: None, current: None, header: None }))
     }
 
     /// Names the field at fault.
-    pub(super) fn field(mut self, field: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
         self.0.field = Some(field.into());
         self
     }
 
     /// Says how it is instead.
-    pub(super) fn current(mut self, current: Value) -> Self {
-        self.0.current = Some(current);
+    #[must_use]
+    pub fn current(mut self, current: impl Serialize) -> Self {
+        // What can't be said as JSON is not said.
+        self.0.current = serde_json::to_value(current).ok();
         self
+    }
+
+    /// Nothing is at this path: 404.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+    }
+
+    /// The path has other methods, as `"GET, HEAD"`: 405.
+    pub fn method_not_allowed(allowed: &'static str) -> Self {
+        let message = format!("this path allows {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+            .header(header::ALLOW, allowed)
+    }
+
+    /// A field can't be meant so: 422. What would be right follows its name in
+    /// the message: `"upstream", "must be a URL"`.
+    pub fn invalid(field: &str, expected: &str) -> Self {
+        let message = format!("{field} {expected}");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message).field(field)
     }
 
     fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
@@ -70,20 +109,10 @@ impl Refusal {
         Self::new(StatusCode::MISDIRECTED_REQUEST, "misdirected_host", message)
     }
 
-    pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
-    }
-
     pub(super) fn unknown_circuit(id: &str) -> Self {
         let shown: String = id.chars().take(80).collect();
         let message = format!("no circuit is registered as {shown:?}");
         Self::new(StatusCode::NOT_FOUND, "unknown_circuit", message)
-    }
-
-    pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
-        let message = format!("this path allows {allowed}");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-            .header(header::ALLOW, allowed)
     }
 
     pub(super) fn stale(asked: u64, now: u64) -> Self {
@@ -126,16 +155,16 @@ impl Refusal {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
-    /// A field whose value can't be meant; the message follows its name.
-    pub(super) fn invalid(field: &str, expected: &str) -> Self {
-        let message = format!("{field} {expected}");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message).field(field)
-    }
-
     pub(super) fn too_many_streams(limit: usize) -> Self {
         let message = format!("all {limit} streams are taken; try again later, or poll");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
             .header(header::RETRY_AFTER, "5")
+    }
+
+    /// An application's answer can't be written as JSON: a mistake of its own.
+    pub(super) fn unanswerable(error: &serde_json::Error) -> Self {
+        let message = format!("the answer can't be written as JSON: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unanswerable", message)
     }
 
     pub(super) fn shutting_down() -> Self {
@@ -146,7 +175,7 @@ impl Refusal {
     /// The object under `error`.
     pub(super) fn to_json(&self) -> Value {
         let mut error = Map::new();
-        error.insert("code".into(), self.0.code.into());
+        error.insert("code".into(), (*self.0.code).into());
         error.insert("message".into(), self.0.message.as_str().into());
         if let Some(field) = &self.0.field {
             error.insert("field".into(), field.as_str().into());

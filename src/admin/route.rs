@@ -104,7 +104,7 @@ pub(super) fn encode(text: &str) -> PercentEncode<'_> {
 pub(super) fn decode(segment: &str) -> Result<String, Refusal> {
     match percent_decode_str(segment).decode_utf8() {
         Ok(decoded) => Ok(decoded.into_owned()),
-        Err(_) => Err(Refusal::malformed("the circuit in the path is not UTF-8")),
+        Err(_) => Err(Refusal::malformed("the path is not UTF-8")),
     }
 }
 

@@ -40,20 +40,12 @@ use super::{
     places::Places,
     pulse::Pulse,
     refusal::Refusal,
+    resource::{AdminRequest, Answering, Handler, Resources},
     route::{self, Route, Target},
     stream::EventStream,
     view,
 };
 use crate::{Circuit, Clock, Registry, State};
-
-/// How many bytes of a body are read. Where many circuits can be named, so many
-/// that 10,000 can be.
-const fn longest_body(target: &Target) -> usize {
-    match target {
-        Target::Bulk => 4 * 1024 * 1024,
-        _ => 64 * 1024,
-    }
-}
 
 /// How long a body may take to come.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -70,7 +62,7 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// | path | |
 /// |---|---|
 /// | `/` | the page |
-/// | `/api/v1/…` | circuits, events, the stream; what steers them |
+/// | `/api/v1/…` | circuits, events, the stream; what steers them; your [own](crate::AdminBuilder::resource) |
 /// | `/metrics` | what [`metrics`](crate::AdminBuilder::metrics) gives |
 /// | `/livez`, `/readyz` | whether the process answers; open to all |
 ///
@@ -121,6 +113,7 @@ pub(super) struct Settings {
     pub(super) base_path: String,
     pub(super) renderer: Option<Arc<Renderer>>,
     pub(super) ready_requires: BTreeSet<String>,
+    pub(super) resources: Resources,
     pub(super) places: Arc<Places>,
 }
 
@@ -224,14 +217,15 @@ impl Shared {
         }
         let identity = self.settings.access.identify(parts)?;
         check_site(parts)?;
-        match route::find(&parts.method, path)? {
-            Route::Steer(target) => {
-                if !identity.can_write() {
-                    return Err(Refusal::viewer());
-                }
-                check_body(parts, longest_body(&target))?;
-                Ok(Begun::Steer(target, identity))
+        if let Some((handler, path)) = self.settings.resources.find(path) {
+            let request = AdminRequest::new(parts, &path, identity)?;
+            if request.method == Method::GET {
+                return Ok(Begun::Asked(handler.answer(request)));
             }
+            return self.read_first(parts, Task::Ask(handler.clone(), request));
+        }
+        match route::find(&parts.method, path)? {
+            Route::Steer(target) => self.read_first(parts, Task::Steer(target, identity)),
             Route::Stream => self.stream(parts).map(Begun::Answered),
             Route::Metrics => match &self.settings.renderer {
                 Some(render) => Ok(Begun::Answered(answer::metrics(render()))),
@@ -242,6 +236,21 @@ impl Shared {
                 Ok(Begun::Answered(answer::json(StatusCode::OK, &value)))
             }
         }
+    }
+
+    /// Has the body of what changes something read, if they may and it is JSON.
+    fn read_first(self: &Arc<Self>, parts: &Parts, task: Task) -> Result<Begun, Refusal> {
+        if !task.identity().can_write() {
+            return Err(Refusal::viewer());
+        }
+        check_body(parts, task.longest_body())?;
+        let reading = Box::new(Reading {
+            service: Arc::clone(self),
+            task,
+            read: Vec::new(),
+            late: tokio::time::sleep(BODY_WITHIN),
+        });
+        Ok(Begun::Read(Box::into_pin(reading)))
     }
 
     /// The path as it is below the mount, whether that has taken the prefix off
@@ -350,21 +359,38 @@ impl Shared {
         };
         found.ok_or_else(|| Refusal::unknown_circuit(id))
     }
-
-    fn steer(
-        &self,
-        target: &Target,
-        identity: &AdminIdentity,
-        body: &[u8],
-    ) -> Result<Value, Refusal> {
-        Command::read(target, body)?.run(self, target, identity)
-    }
 }
 
 /// A request whose head was read.
 enum Begun {
     Answered(Response<AdminBody>),
+    Read(Pin<Box<Reading>>),
+    /// By the application.
+    Asked(Answering),
+}
+
+/// What is to be done once the body is there.
+enum Task {
     Steer(Target, AdminIdentity),
+    Ask(Handler, AdminRequest),
+}
+
+impl Task {
+    fn identity(&self) -> &AdminIdentity {
+        match self {
+            Self::Steer(_, identity) => identity,
+            Self::Ask(_, request) => &request.identity,
+        }
+    }
+
+    /// How many bytes of a body are read. Where many circuits can be named, so
+    /// many that 10,000 can be.
+    const fn longest_body(&self) -> usize {
+        match self {
+            Self::Steer(Target::Bulk, _) => 4 * 1024 * 1024,
+            _ => 64 * 1024,
+        }
+    }
 }
 
 /// Whether a content type is JSON's, in UTF-8 if it says so.
@@ -412,23 +438,16 @@ impl<B: Body> Service<Request<B>> for AdminService {
         let (parts, body) = request.into_parts();
         let is_head = parts.method == Method::HEAD;
         let answer = match self.0.begin(&parts) {
-            Ok(Begun::Steer(target, identity)) => {
-                let reading = Box::new(Reading {
-                    service: Arc::clone(&self.0),
-                    target,
-                    identity,
-                    read: Vec::new(),
-                    late: tokio::time::sleep(BODY_WITHIN),
-                });
-                return AdminFuture {
-                    step: Step::Reading { body, reading: Box::into_pin(reading) },
-                };
-            }
             Ok(Begun::Answered(answer)) => answer,
+            Ok(Begun::Read(reading)) => {
+                return AdminFuture { step: Step::Reading { body, reading } };
+            }
+            Ok(Begun::Asked(answering)) => {
+                return AdminFuture { step: Step::Answering { answering, is_head } };
+            }
             Err(refusal) => refusal.into_response(),
         };
-        let answer = if is_head { answer.map(|_| AdminBody::default()) } else { answer };
-        AdminFuture { step: Step::Answered { answer: Some(answer) } }
+        AdminFuture { step: Step::Answered { answer: Some(headed(answer, is_head)) } }
     }
 }
 
@@ -457,15 +476,15 @@ pin_project! {
         Answered { answer: Option<Response<AdminBody>> },
         // Boxed: it is seldom there.
         Reading { #[pin] body: B, reading: Pin<Box<Reading>> },
+        Answering { answering: Answering, is_head: bool },
     }
 }
 
 pin_project! {
-    /// A command whose body comes.
+    /// A task whose body comes.
     struct Reading {
         service: Arc<Shared>,
-        target: Target,
-        identity: AdminIdentity,
+        task: Task,
         read: Vec<u8>,
         #[pin]
         late: Sleep,
@@ -475,31 +494,67 @@ pin_project! {
 impl<B: Body> Future for AdminFuture<B> {
     type Output = Result<Response<AdminBody>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().step.project() {
-            StepProj::Answered { answer } => match answer.take() {
-                Some(answer) => Poll::Ready(Ok(answer)),
-                None => panic!("`AdminFuture` polled after completion"),
-            },
-            StepProj::Reading { body, reading } => {
-                let reading = reading.as_mut().project();
-                let answer = match ready!(poll_body(
-                    body,
-                    reading.read,
-                    longest_body(reading.target),
-                    reading.late,
-                    cx
-                )) {
-                    Ok(()) => reading.service.steer(reading.target, reading.identity, reading.read),
-                    Err(refusal) => Err(refusal),
-                };
-                Poll::Ready(Ok(match answer {
-                    Ok(value) => answer::json(StatusCode::OK, &value),
-                    Err(refusal) => refusal.into_response(),
-                }))
-            }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let answering = match self.as_mut().project().step.project() {
+                StepProj::Answered { answer } => match answer.take() {
+                    Some(answer) => return Poll::Ready(Ok(answer)),
+                    None => panic!("`AdminFuture` polled after completion"),
+                },
+                StepProj::Reading { body, reading } => {
+                    match ready!(reading.as_mut().poll(body, cx)) {
+                        Ok(Done::Steered(value)) => return Poll::Ready(Ok(answered(Ok(value)))),
+                        Ok(Done::Asked(answering)) => answering,
+                        Err(refusal) => return Poll::Ready(Ok(refusal.into_response())),
+                    }
+                }
+                StepProj::Answering { answering, is_head } => {
+                    let answer = answered(ready!(answering.as_mut().poll(cx)));
+                    return Poll::Ready(Ok(headed(answer, *is_head)));
+                }
+            };
+            self.as_mut().project().step.set(Step::Answering { answering, is_head: false });
         }
     }
+}
+
+/// What became of a task.
+enum Done {
+    Steered(Value),
+    Asked(Answering),
+}
+
+impl Reading {
+    /// Does the task once the body is there.
+    fn poll<B: Body>(
+        self: Pin<&mut Self>,
+        body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Done, Refusal>> {
+        let this = self.project();
+        let longest = this.task.longest_body();
+        ready!(poll_body(body, this.read, longest, this.late, cx))?;
+        Poll::Ready(match this.task {
+            Task::Steer(target, identity) => Command::read(target, this.read)
+                .and_then(|command| command.run(this.service, target, identity))
+                .map(Done::Steered),
+            Task::Ask(handler, request) => {
+                request.clone().read(this.read).map(|request| Done::Asked(handler.answer(request)))
+            }
+        })
+    }
+}
+
+fn answered(answer: Result<Value, Refusal>) -> Response<AdminBody> {
+    match answer {
+        Ok(value) => answer::json(StatusCode::OK, &value),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// As it is, or to a `HEAD` without its body.
+fn headed(answer: Response<AdminBody>, is_head: bool) -> Response<AdminBody> {
+    if is_head { answer.map(|_| AdminBody::default()) } else { answer }
 }
 
 /// Reads on, to the end of the body or of what is borne.

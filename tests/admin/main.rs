@@ -4,6 +4,7 @@
 mod guards;
 mod reading;
 mod refused;
+mod resources;
 mod served;
 mod site;
 mod steering;

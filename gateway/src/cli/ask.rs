@@ -10,6 +10,19 @@ pub fn is_somebody_there() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
+/// Asks for a line; an empty one is asked for again.
+pub fn line(question: &str, flag: &str) -> Result<String, Error> {
+    if !is_somebody_there() {
+        return Err(Error::usage(format_args!("nobody is there to be asked: say {flag}")));
+    }
+    loop {
+        let line = read(&format!("{question}: "))?.ok_or_else(Error::declined)?;
+        if !line.is_empty() {
+            return Ok(line);
+        }
+    }
+}
+
 /// Asks whether to go on. All but a yes is a no.
 pub fn confirm(question: &str, flag: &str) -> Result<(), Error> {
     if !is_somebody_there() {
