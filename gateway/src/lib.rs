@@ -6,3 +6,6 @@
 
 pub mod config;
 pub mod gateway;
+pub mod history;
+pub mod notify;
+mod seldom;

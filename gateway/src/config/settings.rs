@@ -196,9 +196,12 @@ pub enum TargetKind {
         url_file: PathBuf,
     },
     Email {
-        /// `smtp://` or `smtps://`, with the user in it.
+        /// `smtps://`, or `smtp://` for STARTTLS, with the user in it. Without TLS
+        /// only to this machine itself.
         server: String,
         password_file: Option<PathBuf>,
+        /// Certificates to trust beside the web's, as PEM.
+        ca_file: Option<PathBuf>,
         from: String,
         to: Vec<String>,
     },
