@@ -189,7 +189,10 @@ impl<N> Story<N> {
         }
         if too_many && !self.is_flapping {
             self.is_flapping = true;
-            self.add(Condition::Flapping, Arc::clone(note));
+            // Not again, if an operator has only just had a hand in it.
+            if self.settled != Condition::Flapping {
+                self.add(Condition::Flapping, Arc::clone(note));
+            }
         }
         if self.is_flapping && self.openings.is_empty() {
             // The latest says when it is calm.
