@@ -57,6 +57,7 @@ impl AdminAccess {
             renderer: None,
             max_streams: 128,
             ready_requires: BTreeSet::new(),
+            history: Vec::new(),
         }
     }
 }
@@ -74,6 +75,7 @@ pub struct AdminBuilder {
     renderer: Option<Arc<Renderer>>,
     max_streams: usize,
     ready_requires: BTreeSet<String>,
+    history: Vec<String>,
 }
 
 impl AdminBuilder {
@@ -131,6 +133,19 @@ impl AdminBuilder {
         self
     }
 
+    /// Says that there is more of the past than the last quarter of an hour, so
+    /// far back as each of these ranges: `24h`, `7d`. The page then offers them
+    /// for circuits without a key.
+    ///
+    /// Whoever mounts the service answers for it, at
+    /// `/api/v1/history/circuits/{id}?range=24h`, with `now` and a `series` like
+    /// that of a circuit, and lets in whom it would let in. The service itself has
+    /// nothing there.
+    pub fn history(mut self, ranges: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.history.extend(ranges.into_iter().map(Into::into));
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -145,6 +160,10 @@ impl AdminBuilder {
         if self.max_streams == 0 {
             return Err(ConfigError::new("max_streams", 0, "must be at least 1"));
         }
+        if let Some(range) = self.history.iter().find(|range| !is_range(range)) {
+            let expected = "must be a number of hours or days, such as 24h or 7d";
+            return Err(ConfigError::new("history", format_args!("{range:?}"), expected));
+        }
         Ok(AdminService::new(Settings {
             registry: self.registry,
             access: self.access,
@@ -153,9 +172,17 @@ impl AdminBuilder {
             base_path: base_path.to_owned(),
             renderer: self.renderer,
             ready_requires: self.ready_requires,
+            history: self.history,
             places: Arc::new(Places::new(self.max_streams)),
         }))
     }
+}
+
+fn is_range(range: &str) -> bool {
+    let number = range.strip_suffix(['h', 'd']).unwrap_or_default();
+    number
+        .parse::<u16>()
+        .is_ok_and(|number| number > 0 && number.to_string() == *range[..range.len() - 1])
 }
 
 /// The path without the slash at its end: nothing, or `/` and something.
@@ -183,6 +210,7 @@ impl fmt::Debug for AdminBuilder {
             .field("metrics", &self.renderer.is_some())
             .field("max_streams", &self.max_streams)
             .field("ready_requires", &self.ready_requires)
+            .field("history", &self.history)
             .finish_non_exhaustive()
     }
 }

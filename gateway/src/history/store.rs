@@ -434,3 +434,35 @@ fn int_of(number: u128) -> i64 {
 fn millis(date: SystemTime) -> i64 {
     int_of(date.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(store: &Store) -> i64 {
+        store.0.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_schema_goes_forth_step_by_step_and_each_once() {
+        let steps = ["CREATE TABLE a (x)", "INSERT INTO a VALUES (1)", "INSERT INTO a VALUES (2)"];
+        let mut store = Store(Connection::open_in_memory().unwrap());
+        for last in [1, 1, 3, 3] {
+            store.migrate(&steps[..last]).unwrap();
+            assert_eq!(version(&store), last as i64);
+        }
+        let sum: i64 = store.0.query_row("SELECT sum(x) FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!(sum, 3);
+        assert!(matches!(store.migrate(&steps[..2]), Err(OpenError::Newer(3))));
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_nothing_behind() {
+        let steps = ["CREATE TABLE a (x)", "INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)"];
+        let mut store = Store(Connection::open_in_memory().unwrap());
+        assert!(matches!(store.migrate(&steps), Err(OpenError::Other(_))));
+        assert_eq!(version(&store), 1);
+        let count: i64 = store.0.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 0);
+    }
+}
