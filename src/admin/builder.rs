@@ -180,9 +180,8 @@ impl AdminBuilder {
 
 fn is_range(range: &str) -> bool {
     let number = range.strip_suffix(['h', 'd']).unwrap_or_default();
-    number
-        .parse::<u16>()
-        .is_ok_and(|number| number > 0 && number.to_string() == *range[..range.len() - 1])
+    // Not as `+1` or `01`, or the page would ask for another than is offered.
+    number.parse::<u16>().is_ok_and(|parsed| parsed > 0 && parsed.to_string() == number)
 }
 
 /// The path without the slash at its end: nothing, or `/` and something.

@@ -133,3 +133,39 @@ where
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::{config::TargetKind, notify::outbox::tests::message};
+
+    /// On virtual time: nobody listens, so an attempt fails, or is cut off.
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_is_down_is_left_alone_by_its_circuit_and_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        drop(listener);
+        let target = Target {
+            name: "hook".into(),
+            kind: TargetKind::Webhook { url, secret_file: None },
+            services: Vec::new(),
+            hold_down: Duration::ZERO,
+            cooldown: Duration::ZERO,
+            flapping: 5,
+        };
+        let (_sender, target) = watch::channel(Arc::new(target));
+        let (outbox, circuit) = (Arc::new(Outbox::default()), circuit("hook").unwrap());
+        outbox.push(message(1));
+        outbox.close();
+        let start = now();
+        let (failures, box_of) = (Seldom::default(), Arc::clone(&outbox));
+        Courier { target, outbox: box_of, circuit: circuit.clone(), failures }.run().await;
+        let took = now() - start;
+        assert!(took <= DEADLINE && took >= DEADLINE - 2 * WAITS.1, "{took:?}");
+        let totals = circuit.snapshot().totals;
+        assert!(totals.opened > 1 && totals.success == 0, "{totals:?}");
+        assert_eq!(outbox.left(), 0);
+    }
+}

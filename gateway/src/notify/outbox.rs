@@ -91,3 +91,53 @@ impl Outbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::notify::{
+        message::Note,
+        policy::{Condition, News, Told},
+    };
+
+    pub(in crate::notify) fn message(number: u64) -> Message {
+        let note = Note {
+            id: number.to_string(),
+            at: UNIX_EPOCH,
+            sentence: String::new(),
+            by: None,
+            reason: None,
+        };
+        let news = vec![News { condition: Condition::Open, note: note.into() }];
+        let (before, now) = (Condition::Closed, Condition::Open);
+        let told = Told { before, news, left_off: 0, openings: 1, brief: 0, now };
+        Message { service: "orders".into(), told, hold_down: Duration::ZERO, lost: 0 }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_told_of_by_the_next() {
+        let outbox = Outbox::default();
+        let lost = (0..100).filter(|number| outbox.push(message(*number))).count();
+        assert_eq!(lost, 36);
+        let next = outbox.next().await.unwrap();
+        assert_eq!((next.id().as_str(), next.lost), ("36", 36));
+        assert_eq!(outbox.left(), 64);
+        // What it was to tell of is lost with it.
+        outbox.settle(&next, false);
+        let next = outbox.next().await.unwrap();
+        assert_eq!((next.id().as_str(), next.lost), ("37", 37));
+        outbox.settle(&next, true);
+        assert_eq!(outbox.next().await.unwrap().lost, 0);
+    }
+
+    #[tokio::test]
+    async fn a_closed_box_is_emptied_first() {
+        let outbox = Outbox::default();
+        outbox.push(message(1));
+        outbox.close();
+        assert!(outbox.next().await.is_some());
+        assert!(outbox.next().await.is_none());
+    }
+}
