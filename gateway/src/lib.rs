@@ -8,5 +8,8 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod history;
+pub mod notify;
 pub mod proxy;
+mod seldom;
 pub mod serve;

@@ -61,6 +61,7 @@ impl AdminAccess {
             max_streams: 128,
             ready_requires: BTreeSet::new(),
             resources: Resources::default(),
+            history: Vec::new(),
         }
     }
 }
@@ -79,6 +80,7 @@ pub struct AdminBuilder {
     max_streams: usize,
     ready_requires: BTreeSet<String>,
     resources: Resources,
+    history: Vec<String>,
 }
 
 impl AdminBuilder {
@@ -178,6 +180,18 @@ impl AdminBuilder {
         self
     }
 
+    /// Says that there is more of the past than the last quarter of an hour, so
+    /// far back as each of these ranges: `24h`, `7d`. The page then offers them
+    /// for circuits without a key.
+    ///
+    /// A [resource](Self::resource) `history` has to answer for it, at
+    /// `/api/v1/history/circuits/{id}?range=24h`, with `now` and a `series` like
+    /// that of a circuit.
+    pub fn history(mut self, ranges: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.history.extend(ranges.into_iter().map(Into::into));
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -193,6 +207,10 @@ impl AdminBuilder {
         if self.max_streams == 0 {
             return Err(ConfigError::new("max_streams", 0, "must be at least 1"));
         }
+        if let Some(range) = self.history.iter().find(|range| !is_range(range)) {
+            let expected = "must be a number of hours or days, such as 24h or 7d";
+            return Err(ConfigError::new("history", format_args!("{range:?}"), expected));
+        }
         Ok(AdminService::new(Settings {
             registry: self.registry,
             access: self.access,
@@ -202,9 +220,16 @@ impl AdminBuilder {
             renderer: self.renderer,
             ready_requires: self.ready_requires,
             resources: self.resources,
+            history: self.history,
             places: Arc::new(Places::new(self.max_streams)),
         }))
     }
+}
+
+fn is_range(range: &str) -> bool {
+    let number = range.strip_suffix(['h', 'd']).unwrap_or_default();
+    // Not as `+1` or `01`, or the page would ask for another than is offered.
+    number.parse::<u16>().is_ok_and(|parsed| parsed > 0 && parsed.to_string() == number)
 }
 
 /// The path without the slash at its end: nothing, or `/` and something.
@@ -233,6 +258,7 @@ impl fmt::Debug for AdminBuilder {
             .field("max_streams", &self.max_streams)
             .field("ready_requires", &self.ready_requires)
             .field("resources", &self.resources)
+            .field("history", &self.history)
             .finish_non_exhaustive()
     }
 }

@@ -15,7 +15,7 @@ use http::{
 use super::{answer, body::AdminBody};
 
 /// By the name it is asked for, what it is, and what it holds.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("app.js", SCRIPT, include_str!("page/app.js")),
@@ -24,6 +24,7 @@ const FILES: [(&str, &str, &str); 10] = [
     ("draw.js", SCRIPT, include_str!("page/draw.js")),
     ("flip.js", SCRIPT, include_str!("page/flip.js")),
     ("overview.js", SCRIPT, include_str!("page/overview.js")),
+    ("past.js", SCRIPT, include_str!("page/past.js")),
     ("store.js", SCRIPT, include_str!("page/store.js")),
     ("text.js", SCRIPT, include_str!("page/text.js")),
 ];

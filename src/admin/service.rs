@@ -114,6 +114,7 @@ pub(super) struct Settings {
     pub(super) renderer: Option<Arc<Renderer>>,
     pub(super) ready_requires: BTreeSet<String>,
     pub(super) resources: Resources,
+    pub(super) history: Vec<String>,
     pub(super) places: Arc<Places>,
 }
 
@@ -312,7 +313,7 @@ impl Shared {
             }
             Route::Circuit(id) => {
                 query.finish()?;
-                view::detail(registry, self.find(id)?)
+                view::detail(registry, self.find(id)?, &self.settings.history)
             }
             Route::Events => {
                 let after = query.text("after")?;

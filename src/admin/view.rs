@@ -336,8 +336,14 @@ pub(super) fn one(registry: &Registry, circuit: &Circuit) -> Value {
     Seen::of(registry, circuit.clone()).map(|seen| seen.to_json()).into()
 }
 
-/// All there is to know of a circuit.
-pub(super) fn detail(registry: &Registry, circuit: Circuit) -> Result<Value, Refusal> {
+/// All there is to know of a circuit, and how much further back somebody else
+/// goes.
+pub(super) fn detail(
+    registry: &Registry,
+    circuit: Circuit,
+    history: &[String],
+) -> Result<Value, Refusal> {
+    let history = if circuit.key().is_none() { history } else { &[] };
     let config = config(&circuit);
     let name = circuit.name().to_owned();
     let seen = Seen::of(registry, circuit).ok_or_else(|| Refusal::unknown_circuit(&name))?;
@@ -347,6 +353,7 @@ pub(super) fn detail(registry: &Registry, circuit: Circuit) -> Result<Value, Ref
         "config": config,
         "series": series(&seen.vitals.series, seen.wall),
         "events": latest(registry, &seen.id, RECENT),
+        "history": history,
     }))
 }
 

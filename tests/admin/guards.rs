@@ -199,7 +199,8 @@ async fn a_file_of_the_page_has_its_type_and_is_not_sent_twice() {
 async fn the_page_is_a_few_tens_of_kilobytes_to_who_takes_gzip_and_the_same() {
     let site = Site::new();
     let names = ["", "style.css", "app.js", "api.js", "detail.js", "draw.js"];
-    let names = names.into_iter().chain(["flip.js", "overview.js", "store.js", "text.js"]);
+    let names =
+        names.into_iter().chain(["flip.js", "overview.js", "past.js", "store.js", "text.js"]);
     let send = |request| async { site.admin.clone().oneshot(request).await.unwrap() };
     let mut sent = 0;
     for name in names {
@@ -269,6 +270,11 @@ fn what_can_not_be_meant_is_an_error_that_names_the_field_and_shows_no_token() {
         (builder().base_path("/api"), "base_path"),
         (builder().base_path("/breaker/"), ""),
         (builder().max_streams(0), "max_streams"),
+        (builder().history(["24h", "7d"]), ""),
+        (builder().history(["24h", "1w"]), "history"),
+        (builder().history(["0d"]), "history"),
+        (builder().history(["+1d"]), "history"),
+        (builder().history([""]), "history"),
     ] {
         assert!(!format!("{builder:?}").contains(secret), "{builder:?}");
         match builder.build() {

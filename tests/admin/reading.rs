@@ -162,6 +162,20 @@ async fn a_query_that_can_not_be_meant_is_refused_by_the_name_of_its_field() {
 }
 
 #[tokio::test]
+async fn a_detail_says_how_far_back_somebody_else_goes() {
+    let site = Site::new();
+    let path = "/api/v1/circuits/inventory";
+    assert_eq!(site.get(path).await.json()["history"], json!([]));
+    let admin = AdminService::builder(&site.registry).insecure_no_auth().history(["24h", "7d"]);
+    let admin = admin.build().unwrap();
+    let detail = said(&admin, Ask::get(path).into_request()).await.json();
+    assert_eq!(detail["history"], json!(["24h", "7d"]));
+    // It is for whoever mounts the service to answer that.
+    let path = "/api/v1/history/circuits/inventory?range=24h";
+    assert_eq!(said(&admin, Ask::get(path).into_request()).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_detail_has_the_configuration_the_series_and_the_events() {
     let site = Site::new();
     let settings = config("slow", &site.clock)
@@ -175,7 +189,7 @@ async fn a_detail_has_the_configuration_the_series_and_the_events() {
     circuit.trip();
 
     let detail = site.get("/api/v1/circuits/slow").await.json();
-    assert_eq!(fields(&detail), ["circuit", "config", "events", "now", "series"]);
+    assert_eq!(fields(&detail), ["circuit", "config", "events", "history", "now", "series"]);
     assert_eq!(detail["circuit"]["state"], "open");
     let parsed: Config = serde_json::from_value(detail["config"].clone()).unwrap();
     assert_eq!(parsed.name(), "slow");

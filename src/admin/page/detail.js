@@ -105,7 +105,7 @@ class Detail {
     this.rules = h('p', { class: 'note' });
     this.recovery = h('div', { class: 'recovery' });
     this.numbers = h('dl', { class: 'numbers' });
-    const at = (index) => clock(this.end - (59 - index) * this.step);
+    const at = (index) => clock(this.end - (59 - index) * this.step, this.step < 6e4);
     this.calls = new Chart({ title: 'Calls a second', say: short, at, layers: [
       { name: 'good', tone: 'good', kind: 'bars' }, { name: 'failed', tone: 'bad', kind: 'bars' }, { name: 'refused', tone: 'refused', kind: 'bars' }] });
     this.times = new Chart({ title: 'Latency', say: latency, at, layers: [
@@ -120,7 +120,7 @@ class Detail {
       h('div', { class: 'panels' },
         panel('Window', 'window', this.failures.element, this.slow.element, this.rules),
         panel('Now', 'now', this.recovery, this.numbers),
-        panel('The last 15 minutes', 'series', h('div', { class: 'charts' }, this.calls.element, this.times.element)),
+        this.series = panel('The last 15 minutes', 'series', h('div', { class: 'charts' }, this.calls.element, this.times.element)),
         h('div', { class: 'column wide' }, panel('What happened', 'happened', this.events), panel('From a shell', 'shell', this.curls)),
         h('div', { class: 'column' }, panel('Since it was made', 'made', this.totals), panel('Settings', 'settings', this.config))));
     this.load();
@@ -130,17 +130,12 @@ class Detail {
   async load() {
     const circuit = circuits.get(this.id);
     try {
-      const { now, circuit: fresh, series, config, events } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
+      const { now, circuit: fresh, series, config, events, history } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
       if (this.gone || !series) return;
       put(fresh);
-      this.end = Date.parse(series.end);
-      this.step = series.step_ms;
-      // The last step is still running.
-      const ran = (i) => (i < series.calls.length - 1 ? series.step_ms : Math.max(1e3, series.step_ms - (this.end - Date.parse(now))));
-      const rate = (values) => values.map((value, i) => (value == null ? null : value / (ran(i) / 1e3)));
-      const good = series.calls.map((calls, i) => (calls == null ? null : calls - (series.failures[i] ?? 0)));
-      this.calls.show([rate(good), rate(series.failures), rate(series.rejected)], series.state);
-      this.times.show([series.p99_ms, series.p50_ms], series.state);
+      if (this.past) this.past.show(series, now);
+      else this.draw(series, now);
+      if (history.length) this.asked ??= import('./past.js').then(({ Past }) => { this.past = new Past(this, history); });
       replaceList(this.config, [...settings(config ?? {})].map(([name, value]) => [name, value, value === 'off' ? 'off' : null]));
       this.events.replaceChildren(...eventLines(events, true).map(({ line }) => line).reverse());
       if (!events.length) this.events.append(h('li', { class: 'empty' }, 'Nothing yet.'));
@@ -148,6 +143,17 @@ class Detail {
     } catch (error) {
       if (!this.gone && error.status === 404) this.missing();
     }
+  }
+
+  draw(series, now, over) {
+    this.end = Date.parse(series.end);
+    this.step = series.step_ms;
+    // The last step is still running.
+    const ran = (i) => (i < series.calls.length - 1 ? series.step_ms : Math.max(1e3, series.step_ms - (this.end - Date.parse(now))));
+    const rate = (values) => values.map((value, i) => (value == null ? null : value / (ran(i) / 1e3)));
+    const good = series.calls.map((calls, i) => (calls == null ? null : calls - (series.failures[i] ?? 0)));
+    this.calls.show([rate(good), rate(series.failures), rate(series.rejected)], series.state, over);
+    this.times.show([series.p99_ms, series.p50_ms], series.state, over);
   }
 
   missing() {

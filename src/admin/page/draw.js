@@ -85,16 +85,19 @@ export class Spark {
 // The worse, the taller: the ribbon reads without colours too.
 const RIBBON = { c: [8, 3], h: [4, 7], o: [0, 11], f: [4, 7] };
 
+/** How far back it goes, unless told otherwise. */
+const QUARTER = { words: '15 minutes', axis: ['15 min ago', '10', '5', 'now'] };
+
 /** The states of the last quarter of an hour, oldest first. */
 export class Ribbon {
   constructor() {
     this.paths = Object.fromEntries(Object.keys(RIBBON).map((letter) => [letter, s('path', { class: letter })]));
     this.element = s('svg', { class: 'ribbon', viewBox: '0 0 60 11', preserveAspectRatio: 'none', role: 'img' }, Object.values(this.paths));
   }
-  show(letters) {
+  show(letters, { words } = QUARTER) {
     const key = letters.map((letter) => letter ?? '-').join('');
-    if (key === this.key) return;
-    this.key = key;
+    if (key + words === this.key) return;
+    this.key = key + words;
     for (const [letter, [y, height]] of Object.entries(RIBBON)) {
       let d = '';
       for (const run of key.matchAll(new RegExp(`${letter}+`, 'g'))) {
@@ -102,16 +105,16 @@ export class Ribbon {
       }
       this.paths[letter].setAttribute('d', d);
     }
-    this.element.setAttribute('aria-label', inWords(key));
+    this.element.setAttribute('aria-label', inWords(key, words));
   }
 }
 
-function inWords(key) {
+function inWords(key, words) {
   const of = (letter) => key.split(letter).length - 1;
   const parts = [['o', 'open'], ['h', 'half-open'], ['f', 'forced']]
     .filter(([letter]) => of(letter))
     .map(([letter, word]) => `${word} in ${of(letter)}`);
-  return parts.length ? `Of 60 steps in 15 minutes: ${parts.join(', ')}` : 'Closed for 15 minutes';
+  return parts.length ? `Of 60 steps in ${words}: ${parts.join(', ')}` : `Closed for ${words}`;
 }
 
 /** The least round number that is no less than `value`. */
@@ -143,12 +146,13 @@ export class Chart {
     });
     this.when = h('span', { class: 'when' });
     this.ribbon = new Ribbon();
+    this.axis = h('p', { class: 'axis', 'aria-hidden': 'true' }, QUARTER.axis.map(() => h('span')));
     this.element = h('figure', { class: 'chart' },
       h('figcaption', {}, h('h3', {}, title), h('p', { class: 'legend' }, this.legend.map((key) => key.element), this.when)),
       h('div', { class: 'plot', onpointermove: (event) => this.point(event), onpointerleave: () => this.point(null) },
         this.top, this.middle, this.plot, this.nothing),
       this.ribbon.element,
-      h('p', { class: 'axis', 'aria-hidden': 'true' }, ...['15 min ago', '10', '5', 'now'].map((text) => h('span', {}, text))));
+      this.axis);
   }
 
   point(event) {
@@ -167,9 +171,10 @@ export class Chart {
   }
 
   /** Shows a column of values a layer, and the states they were counted in. */
-  show(columns, states) {
+  show(columns, states, over = QUARTER) {
     this.shown = columns;
-    this.ribbon.show(states);
+    this.ribbon.show(states, over);
+    over.axis.forEach((text, i) => write(this.axis.children[i], text));
     const floor = new Array(FULL).fill(0);
     let most = 0;
     columns.forEach((values, i) => values.forEach((value, at) => {
