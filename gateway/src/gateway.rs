@@ -5,7 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tower_breaker::{Circuit, Registry};
 
-use crate::config::{self, Settings};
+use crate::{
+    config::{self, Settings},
+    proxy,
+};
 
 /// What all parts share. A clone is a handle to the same gateway.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub struct Table {
 pub struct Service {
     pub settings: Arc<config::Service>,
     pub circuit: Circuit,
+    /// What its stacks have in common, on all workers.
+    pub shared: proxy::Shared,
 }
 
 impl Gateway {

@@ -90,6 +90,15 @@ impl Body {
         Body(Kind::Stream(Stream { incoming, idle, timer: None, waiting: false, end }))
     }
 
+    /// The same once more, if it is here already.
+    pub(super) fn copy(&self) -> Option<Body> {
+        match &self.0 {
+            Kind::Empty => Some(Body::empty()),
+            Kind::Full(full) => Some(Body(Kind::Full(full.clone()))),
+            Kind::Stream(_) | Kind::Wrapped(_) => None,
+        }
+    }
+
     /// How far a caller's body has come; none if it is here already.
     pub(super) fn upload(&self) -> Option<Upload> {
         match &self.0 {

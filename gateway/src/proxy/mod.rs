@@ -4,12 +4,21 @@
 //! may pass on, `route` finds the service, `stack` puts the circuit around the
 //! call, and `forward` makes it through `upstream`'s pool.
 
+mod answer;
+mod attempt;
 mod body;
+mod open;
+mod retry;
+mod stack;
 mod stop;
 mod upstream;
 
 pub use self::{
+    answer::{Abort, BREAKER_ANSWER, BREAKER_NAME, BREAKER_REASON, BREAKER_STATE},
     body::{Body, BoxError},
+    open::check as check_template,
+    retry::LONGEST_BODY,
+    stack::{Forward, Shared, Stack, StackFuture, stack, stack_with_fallback},
     stop::{Stop, Stopper},
 };
 
