@@ -16,7 +16,6 @@ mod upstream;
 pub use self::{
     answer::{Abort, BREAKER_ANSWER, BREAKER_NAME, BREAKER_REASON, BREAKER_STATE},
     body::{Body, BoxError},
-    open::check as check_template,
     retry::LONGEST_BODY,
     stack::{Forward, Shared, Stack, StackFuture, stack, stack_with_fallback},
     stop::{Stop, Stopper},

@@ -61,6 +61,11 @@ impl Refusal {
                 response.headers_mut().insert(CONTENT_TYPE, content_type);
                 response
             }
+            None if has_no_body(status) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = status;
+                response
+            }
             None => {
                 let mut members = json!({
                     "detail": open.to_string(),
@@ -87,6 +92,11 @@ impl Refusal {
     }
 }
 
+/// Whether HTTP lets it have none.
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 /// 503 and a problem document.
 fn plain() -> config::Respond {
     config::Respond {
@@ -95,20 +105,6 @@ fn plain() -> config::Respond {
         headers: HeaderMap::new(),
         body: None,
     }
-}
-
-/// Checks a template as far as that can be done without a refusal.
-///
-/// # Errors
-///
-/// If it can't be read, if it uses what there is not, or if its content type is
-/// no value for a header. The error is one line.
-pub fn check(template: &Template) -> Result<(), String> {
-    let compiled = compile(template)?;
-    for retry_after in [None, Some(1)] {
-        compiled.fill("name", State::Open, retry_after, "cause").map_err(|error| said(&error))?;
-    }
-    Ok(())
 }
 
 const BODY: &str = "body";
