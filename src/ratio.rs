@@ -8,7 +8,13 @@
 pub(crate) struct Ratio(u32);
 
 impl Ratio {
-    const WHOLE: u32 = 1_000_000;
+    /// As parts.
+    pub(crate) const WHOLE: u32 = 1_000_000;
+
+    pub(crate) const ALL: Self = Self(Self::WHOLE);
+
+    /// What is right, for an error.
+    pub(crate) const EXPECTED: &str = "must be at least 0.000001 and at most 1";
 
     /// The ratio, if it is at least a millionth and at most one.
     pub(crate) fn new(fraction: f64) -> Option<Self> {
@@ -25,6 +31,11 @@ impl Ratio {
     pub(crate) fn reached_by(self, part: u64, whole: u64) -> bool {
         whole > 0
             && u128::from(part) * u128::from(Self::WHOLE) >= u128::from(self.0) * u128::from(whole)
+    }
+
+    /// Of a million.
+    pub(crate) const fn parts(self) -> u32 {
+        self.0
     }
 
     pub(crate) fn as_fraction(self) -> f64 {

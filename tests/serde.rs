@@ -39,7 +39,7 @@ fn every_key_is_that_of_the_builder() {
             "throttle": {"k": 2.5, "window": "1h 30m", "minimum_calls": 3},
             "start": {"observe_only": "1day"}, "warm_up": "10s",
             "open_for": {"initial": "2s", "max": "9s", "factor": 3, "jitter": 0.1, "seed": 7},
-            "probes": {"permits": 5, "successes": 4, "lease": "3s"}, "ramp": "30s",
+            "probes": {"permits": 5, "successes": 4, "lease": "3s", "share": 0.05}, "ramp": "30s",
             "cancellation": "neutral", "measure_latency": true
         }"#,
     )
@@ -55,7 +55,7 @@ fn every_key_is_that_of_the_builder() {
         .start(Start::ObserveOnly(86_400 * SECOND))
         .warm_up(10 * SECOND)
         .open_for(Backoff::exponential(2 * SECOND, 9 * SECOND).factor(3.0).jitter(0.1).seed(7))
-        .probes(Probes::new(5).successes(4).lease(3 * SECOND))
+        .probes(Probes::new(5).successes(4).lease(3 * SECOND).share(0.05))
         .ramp(30 * SECOND)
         .cancellation(Cancellation::Neutral)
         .measure_latency()
@@ -99,7 +99,7 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         ),
         (
             r#""probes": {"zzz": 3}"#,
-            "unknown key `probes.zzz`, there are `permits`, `successes`, `lease`",
+            "unknown key `probes.zzz`, there are `permits`, `successes`, `lease`, `share`",
         ),
     ] {
         assert_eq!(error(text), nearest);

@@ -20,7 +20,10 @@ use tokio::sync::watch;
 use tower_breaker::{Circuit, Registry, Saved};
 
 use self::state::StateFile;
-use crate::config::{self, Settings, Sources, services_d};
+use crate::{
+    config::{self, Settings, Sources, services_d},
+    proxy,
+};
 
 /// What all parts share. A clone is a handle to the same gateway.
 #[derive(Clone)]
@@ -55,6 +58,8 @@ pub struct Table {
 pub struct Service {
     pub settings: Arc<config::Service>,
     pub circuit: Circuit,
+    /// What its stacks have in common, on all workers.
+    pub shared: proxy::Shared,
 }
 
 /// What another configuration has changed, by the names of services.
@@ -107,7 +112,7 @@ impl Gateway {
         let revision = saved.revision + 1;
         let services = settings.services.values().map(|service| {
             let circuit = open(&registry, service, saved.circuits.remove(&service.name));
-            Arc::new(Service { settings: Arc::clone(service), circuit })
+            Arc::new(Service::new(service, circuit))
         });
         let services = in_order(services.collect());
         let added = settings.services.keys().cloned().collect();
@@ -302,7 +307,7 @@ impl Gateway {
                     continue;
                 }
                 Some(service) => {
-                    let Service { settings, circuit } = &***service;
+                    let Service { settings, circuit, .. } = &***service;
                     applied.changed.push(name.clone());
                     if !settings.has_same_circuit(new) {
                         // It has the circuit's name.
@@ -315,7 +320,7 @@ impl Gateway {
                     open(&self.0.registry, new, None)
                 }
             };
-            services.push(Arc::new(Service { settings: Arc::clone(new), circuit }));
+            services.push(Arc::new(Service::new(new, circuit)));
         }
         let gone = old.settings.services.keys();
         applied.removed =
@@ -377,6 +382,12 @@ fn needs_restart(first: &Settings, settings: &Settings) -> Vec<&'static str> {
 #[expect(clippy::disallowed_methods, reason = "a reload is told by the calendar")]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+impl Service {
+    fn new(settings: &Arc<config::Service>, circuit: Circuit) -> Self {
+        Self { settings: Arc::clone(settings), circuit, shared: proxy::Shared::default() }
+    }
 }
 
 impl Table {

@@ -67,15 +67,17 @@ fn own(snapshot: &Snapshot, lasted: Duration) -> String {
     let cause = cause.unwrap_or_else(|| "nobody knows why".to_owned());
     match (snapshot.state, &snapshot.probes, snapshot.admitted_share) {
         (State::Open, ..) => format!("Open for {lasted}: {cause}. {}", next_try(snapshot)),
-        (State::HalfOpen, Some(probes), _) => {
+        (State::HalfOpen, Some(probes), share) => {
             let plural = if probes.required == 1 { "probe has" } else { "probes have" };
             let under_way = match probes.in_flight {
                 0 => "none is under way".to_owned(),
                 1 => "1 is under way".to_owned(),
                 more => format!("{more} are under way"),
             };
+            let share = share.map(|share| format!(" {} of the calls are taken.", percent(share)));
+            let share = share.unwrap_or_default();
             format!(
-                "Half-open for {lasted}: {} of {} {plural} succeeded, {under_way}. It opened because {cause}.",
+                "Half-open for {lasted}: {} of {} {plural} succeeded, {under_way}.{share} It opened because {cause}.",
                 probes.successes, probes.required,
             )
         }

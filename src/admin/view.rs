@@ -180,13 +180,14 @@ impl Seen {
                     "awaits_health_check": self.snapshot.awaits_health_check,
                 })
             }
-            (State::HalfOpen, Some(probes), _) => json!({
+            (State::HalfOpen, Some(probes), share) => json!({
                 "phase": "probing",
                 "required": probes.required,
                 "successes": probes.successes,
                 "failures": probes.failures,
                 "in_flight": probes.in_flight,
                 "permits_left": probes.permits_left,
+                "admitted_share": share.map(|share| round(share, 1e6)),
             }),
             (State::HalfOpen, None, Some(share)) => {
                 json!({ "phase": "ramp", "admitted_share": round(share, 1e3) })

@@ -469,8 +469,7 @@ impl ConfigBuilder {
 }
 
 fn valid_share(field: &'static str, share: f64) -> Result<Ratio, ConfigError> {
-    let expected = "must be at least 0.000001 and at most 1";
-    Ratio::new(share).ok_or_else(|| ConfigError::new(field, share, expected))
+    Ratio::new(share).ok_or_else(|| ConfigError::new(field, share, Ratio::EXPECTED))
 }
 
 /// Each under a name of its own, or their metrics would be one.

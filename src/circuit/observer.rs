@@ -87,8 +87,9 @@ pub trait Observer: Send + Sync {
     }
 
     /// The share of calls that pass has changed by a whole percent, on the
-    /// ramp or by the throttle. Told when a call asks, when the ramp begins, and
-    /// when the throttle learns of a call's end.
+    /// ramp, by the throttle or with the share of [`Probes`](crate::Probes). Told
+    /// when a call asks, when the ramp or half-open begins, and when the throttle
+    /// learns of a call's end.
     fn on_admitted_share(&self, circuit: &str, share: f64) {
         let _ = (circuit, share);
     }

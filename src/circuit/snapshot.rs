@@ -47,7 +47,8 @@ pub struct Snapshot {
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with
-    /// no permit left, until the next lease ends; on the ramp, until the share
+    /// no permit left, until the next lease ends, and with a share a hundredth
+    /// of the lease; on the ramp, until the share
     /// has grown by a percent; while throttled, until a tenth of the throttle's
     /// window has passed; under a forced opening, what is left of that, if longer. Under the other overrides it is still what
     /// the machine would tell. `None` where nothing is refused, or nobody
@@ -60,7 +61,8 @@ pub struct Snapshot {
     /// How far the probes have come, while half-open and before the ramp.
     pub probes: Option<Progress>,
     /// The share of calls that pass, from 0 to 1, while that is neither all
-    /// nor none of them: on the ramp, and while throttled.
+    /// nor none of them: on the ramp, while throttled, and half-open with
+    /// [`Probes::share`](crate::Probes::share) set, as long as probes are left.
     pub admitted_share: Option<f64>,
     /// Whether it stays open beyond its wait until the
     /// [health check](crate::Circuit) has passed.

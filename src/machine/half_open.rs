@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{End, Progress};
-use crate::{cause::Cause, outcome::Outcome, probes::Probes, time::Time, window::Counts};
+use crate::{
+    cause::Cause, outcome::Outcome, probes::Probes, ratio::Ratio, time::Time, window::Counts,
+};
 
 /// One half-open episode.
 #[derive(Clone, Debug)]
@@ -17,6 +19,18 @@ pub(super) struct HalfOpen {
     lease: Duration,
     /// In the order they were issued, and so of their deadlines.
     in_flight: Vec<Probe>,
+    share: Option<Share>,
+}
+
+/// Of the calls that ask only a part is taken.
+///
+/// As on the ramp: each that asks earns its part of a call, and passes when
+/// there is enough for one. The first has all but the least part of it, so of `n`
+/// that ask `n` times the share pass, rounded up.
+#[derive(Clone, Debug)]
+struct Share {
+    of: Ratio,
+    credit: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +58,16 @@ pub(super) struct Lapse {
     pub(super) unanswered: Vec<u64>,
 }
 
+impl Share {
+    fn new(of: Ratio) -> Self {
+        Self { of, credit: Ratio::WHOLE - 1 }
+    }
+
+    fn would_admit(&self) -> bool {
+        self.credit + self.of.parts() >= Ratio::WHOLE
+    }
+}
+
 impl HalfOpen {
     pub(super) fn new(probes: &Probes, waited: Duration) -> Self {
         Self {
@@ -54,6 +78,7 @@ impl HalfOpen {
             waited,
             lease: probes.lease_after(waited),
             in_flight: Vec::new(),
+            share: probes.share_of_calls().map(Share::new),
         }
     }
 
@@ -62,6 +87,10 @@ impl HalfOpen {
     pub(super) fn reconfigure(&mut self, probes: &Probes, now: Time) {
         self.permitted = probes.permitted();
         self.lease = probes.lease_after(self.waited);
+        self.share = probes.share_of_calls().map(|of| match self.share.take() {
+            Some(share) => Share { of, ..share },
+            None => Share::new(of),
+        });
         let latest = now.after(self.lease);
         for probe in &mut self.in_flight {
             probe.deadline = probe.deadline.min(latest);
@@ -78,13 +107,39 @@ impl HalfOpen {
         self.permitted.saturating_sub(issued)
     }
 
-    /// Issues a probe, if one is left.
+    /// Issues a probe, if one is left and it is this call's turn.
     pub(super) fn take(&mut self, id: u64, now: Time) -> bool {
-        if self.permits_left() == 0 {
+        if !self.would_take() {
+            self.pass_over();
             return false;
+        }
+        if let Some(share) = &mut self.share {
+            share.credit = share.credit + share.of.parts() - Ratio::WHOLE;
         }
         self.in_flight.push(Probe { id, deadline: now.after(self.lease), muted: false });
         true
+    }
+
+    pub(super) fn would_take(&self) -> bool {
+        self.permits_left() > 0 && self.share.as_ref().is_none_or(Share::would_admit)
+    }
+
+    /// A call was refused: that brings the next one on.
+    pub(super) fn pass_over(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.credit = (share.credit + share.of.parts()).min(Ratio::WHOLE);
+        }
+    }
+
+    /// Which share of the calls is taken while probes are left, if not all.
+    pub(super) fn share(&self) -> Option<Ratio> {
+        self.share.as_ref().map(|share| share.of)
+    }
+
+    /// The same in whole percent, rounded down.
+    pub(super) fn percent(&self) -> Option<u8> {
+        // At most a hundred.
+        self.share().map(|share| (share.parts() / (Ratio::WHOLE / 100)) as u8)
     }
 
     /// Takes back a probe that ended.
@@ -138,9 +193,16 @@ impl HalfOpen {
         self.in_flight.first().map(|probe| probe.deadline)
     }
 
-    /// When no permit is left: the end of the next lease.
-    pub(super) fn full_until(&self) -> Option<Time> {
-        (self.permits_left() == 0).then(|| self.next_deadline()).flatten()
+    /// How long until one that is refused may pass: until the end of the next
+    /// lease if no permit is left. By its share alone it is a matter of calls and
+    /// not of time; who waits in vain comes often enough to be taken within one
+    /// lease even if nobody else asks.
+    pub(super) fn retry_after(&self, now: Time) -> Option<Duration> {
+        if self.permits_left() == 0 {
+            return self.next_deadline().map(|deadline| deadline.since(now));
+        }
+        let is_passed_over = self.share.as_ref().is_some_and(|share| !share.would_admit());
+        is_passed_over.then(|| (self.lease / 100).max(Duration::from_millis(1)))
     }
 
     pub(super) fn progress(&self, probes: &Probes) -> Progress {

@@ -26,6 +26,7 @@ use crate::{
     config_change::ConfigChange,
     outcome::{CallEnd, Outcome},
     overrides::{Override, OverrideKind},
+    ratio::Ratio,
     rules::Rules,
     start::Start,
     state::State,
@@ -482,7 +483,7 @@ impl Machine {
             None => match &self.phase {
                 Phase::Closed(calls) => calls.would_admit(self.now),
                 Phase::Open(open) => self.now >= open.until && self.hold.is_none(),
-                Phase::HalfOpen(half_open) => half_open.permits_left() > 0,
+                Phase::HalfOpen(half_open) => half_open.would_take(),
                 Phase::Ramp(ramp) => ramp.would_admit(self.now),
             },
         };
@@ -599,8 +600,9 @@ impl Machine {
         }
         match &mut self.phase {
             Phase::Closed(calls) => calls.pass_over(self.now),
+            Phase::HalfOpen(half_open) => half_open.pass_over(),
             Phase::Ramp(ramp) => ramp.pass_over(self.now),
-            Phase::Open(_) | Phase::HalfOpen(_) => {}
+            Phase::Open(_) => {}
         }
     }
 
@@ -679,6 +681,9 @@ impl Machine {
             Phase::Open(_) => {}
             Phase::HalfOpen(half_open) => {
                 half_open.reconfigure(&self.rules.probes, now);
+                if let Some(percent) = half_open.percent() {
+                    facts.happened.push(Fact::Share { percent });
+                }
                 let decision = half_open.decision(&self.rules.probes);
                 self.decide(decision, now, facts);
             }
@@ -834,7 +839,8 @@ impl Machine {
                 Phase::Closed(calls) => calls
                     .throttling(now)
                     .map(|throttling| f64::from(throttling.share(now)) / f64::from(Throttle::ALL)),
-                Phase::Open(_) | Phase::HalfOpen(_) => None,
+                Phase::HalfOpen(half_open) => half_open.share().map(Ratio::as_fraction),
+                Phase::Open(_) => None,
             },
             awaits_health_check: match &self.phase {
                 Phase::Open(open) => self.hold.is_some() && now >= open.until,
@@ -922,11 +928,12 @@ impl Machine {
             }
             Phase::Open(_) => return Err(self.rejection()),
             Phase::HalfOpen(half_open) => {
-                // Whoever checks is to know when the first lease ends.
-                facts.wake |= self.hold.is_some() && half_open.next_deadline().is_none();
+                let is_first = half_open.next_deadline().is_none();
                 if !half_open.take(self.next_probe, self.now) {
                     return Err(self.rejection());
                 }
+                // Whoever checks is to know when the first lease ends.
+                facts.wake |= self.hold.is_some() && is_first;
                 self.next_probe += 1;
                 Role::Probe(self.next_probe - 1)
             }
@@ -982,6 +989,8 @@ impl Machine {
                 Phase::Closed(calls) => {
                     calls.throttling(self.now).map(|throttling| throttling.percent(self.now))
                 }
+                // Without a permit the share is no matter.
+                Phase::HalfOpen(half_open) if half_open.permits_left() > 0 => half_open.percent(),
                 Phase::Open(_) | Phase::HalfOpen(_) => None,
             },
             retry_after: self.retry_after(self.now),
@@ -996,7 +1005,7 @@ impl Machine {
                 Some(hold) if now >= open.until => hold.interval,
                 _ => open.until.since(now),
             }),
-            Phase::HalfOpen(half_open) => half_open.full_until().map(|until| until.since(now)),
+            Phase::HalfOpen(half_open) => half_open.retry_after(now),
             Phase::Ramp(ramp) => Some(ramp.next_step(now)),
         };
         match &self.overlay {
@@ -1136,6 +1145,10 @@ impl Machine {
             judges_slow: self.rules.slow_calls.is_some(),
             wait,
         }));
+        if let Phase::HalfOpen(half_open) = &self.phase {
+            let share = half_open.percent().map(|percent| Fact::Share { percent });
+            facts.happened.extend(share);
+        }
         facts.wake = true;
     }
 }

@@ -36,7 +36,7 @@ use crate::{
 ///     start = "closed"                              # "open", { observe_only = "1h" }
 ///     warm_up = "10s"
 ///     open_for = { initial = "1s", max = "8s", factor = 2.0, jitter = 0.2 }    # or { fixed = "5s" }
-///     probes = { permits = 3, successes = 3, lease = "10s" }
+///     probes = { permits = 3, successes = 3, lease = "10s" }    # and share = 0.05
 ///     ramp = "30s"
 ///     cancellation = "by_age"                       # or "neutral"
 ///     measure_latency = true
@@ -457,11 +457,12 @@ struct ProbesTable {
     permits: Option<u32>,
     successes: Option<u32>,
     lease: Option<Duration>,
+    share: Option<f64>,
 }
 
 impl Table for ProbesTable {
     const SETTING: &'static str = "probes";
-    const KEYS: &'static [&'static str] = &["permits", "successes", "lease"];
+    const KEYS: &'static [&'static str] = &["permits", "successes", "lease", "share"];
 
     type Built = Probes;
 
@@ -473,14 +474,16 @@ impl Table for ProbesTable {
         match key {
             "permits" => self.permits = Some(Whole::small("probes.permits", from)?),
             "successes" => self.successes = Some(Whole::small("probes.successes", from)?),
-            _ => self.lease = Some(from.next_value_seed(Span("probes.lease"))?),
+            "lease" => self.lease = Some(from.next_value_seed(Span("probes.lease"))?),
+            _ => self.share = Some(from.next_value_seed(Number("probes.share"))?),
         }
         Ok(())
     }
 
     fn build<E: de::Error>(self) -> Result<Probes, E> {
         let probes = self.permits.map_or_else(Probes::default, Probes::new);
-        Ok(Probes { successes: self.successes, lease: self.lease, ..probes })
+        let Self { successes, lease, share, .. } = self;
+        Ok(Probes { successes, lease, share, ..probes })
     }
 }
 
@@ -493,6 +496,9 @@ impl Serialize for Probes {
         }
         if let Some(lease) = self.lease {
             map.serialize_entry("lease", &Human(lease))?;
+        }
+        if let Some(share) = self.share {
+            map.serialize_entry("share", &share)?;
         }
         map.end()
     }

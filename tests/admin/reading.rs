@@ -311,7 +311,7 @@ async fn the_sentence_says_what_it_does_why_and_what_next() {
     let detail = site.get("/api/v1/circuits/payments").await.json();
     assert_eq!(
         detail["circuit"]["recovery"],
-        json!({ "phase": "probing", "required": 3, "successes": 0, "failures": 0, "in_flight": 1, "permits_left": 2 })
+        json!({ "phase": "probing", "required": 3, "successes": 0, "failures": 0, "in_flight": 1, "permits_left": 2, "admitted_share": null })
     );
     drop(probe);
 

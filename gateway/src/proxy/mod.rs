@@ -5,6 +5,8 @@
 //! call, and `forward` makes it through `upstream`'s pool.
 
 mod activity;
+mod answer;
+mod attempt;
 mod body;
 mod forward;
 mod framing;
@@ -12,7 +14,9 @@ mod hygiene;
 mod io;
 mod listen;
 mod now;
+mod open;
 mod problem;
+mod retry;
 mod route;
 mod stack;
 pub mod stop;
@@ -23,8 +27,11 @@ mod workers;
 
 pub(crate) use self::workers::Workers;
 pub use self::{
+    answer::{Abort, BREAKER_ANSWER, BREAKER_NAME, BREAKER_REASON, BREAKER_STATE},
     body::{Body, BoxError},
     problem::problem,
+    retry::LONGEST_BODY,
+    stack::{Forward, Shared, Stack, StackFuture, stack, stack_with_fallback},
     stop::{Stop, Stopper},
 };
 
