@@ -79,7 +79,7 @@ fn it_closes_by_as_many_successes_as_ever_and_opens_by_as_many_failures() {
 #[test]
 fn calls_that_ask_while_no_permit_is_left_save_up_one_at_most() {
     let clock = ManualClock::new();
-    let circuit = due(config(&clock, Probes::new(1).share(0.5)), &clock);
+    let circuit = due(config(&clock, Probes::new(1).share(0.1)), &clock);
     let probe = ask(&circuit, 1_000);
     assert_eq!(probe.len(), 1);
     let refusal = circuit.try_acquire().unwrap_err();
@@ -90,6 +90,8 @@ fn calls_that_ask_while_no_permit_is_left_save_up_one_at_most() {
     );
     drop(probe);
     assert_eq!(ask(&circuit, 1).len(), 1, "the next one was brought on");
+    assert_eq!(ask(&circuit, 8).len(), 0, "and that was all");
+    assert_eq!(ask(&circuit, 1).len(), 1);
 }
 
 #[test]
@@ -130,6 +132,17 @@ fn observers_hear_of_the_share_when_half_open_begins_and_when_it_is_set() {
     circuit.reconfigure(config(&clock, probes.share(0.5)).build().unwrap()).unwrap();
     assert_eq!(ask(&circuit, 100).len(), 50);
     assert_eq!(*shares.0.lock().unwrap(), [0.29, 0.5]);
+}
+
+#[test]
+fn another_share_takes_over_what_calls_have_earned() {
+    let clock = ManualClock::new();
+    let probes = Probes::new(100).share(0.1);
+    let circuit = due(config(&clock, probes), &clock);
+    let _probes = ask(&circuit, 10);
+    circuit.reconfigure(config(&clock, probes.share(0.01)).build().unwrap()).unwrap();
+    assert_eq!(ask(&circuit, 1).len(), 1, "nine have earned nearly all of one");
+    assert_eq!(ask(&circuit, 99).len(), 0);
 }
 
 #[test]

@@ -576,6 +576,22 @@ fn when_open() -> impl Strategy<Value = WhenOpen> {
     ]
 }
 
+#[test]
+fn a_caller_who_goes_away_is_neutral_unless_said_otherwise() {
+    for (written, read) in [
+        ("", "cancellation = \"neutral\""),
+        ("cancellation = \"neutral\"", "cancellation = \"neutral\""),
+        ("cancellation = \"by_age\"", "cancellation = \"by_age\""),
+    ] {
+        let files = Files::new("[services.a]\nupstream = \"http://a\"");
+        files.write("services.d/b.toml", &format!("upstream = \"http://b\"\n[circuit]\n{written}"));
+        let settings = files.load().unwrap();
+        let shown = |config: &Config| toml::to_string(config).unwrap();
+        assert!(shown(&settings.services["a"].circuit).contains("cancellation = \"neutral\""));
+        assert!(shown(&settings.services["b"].circuit).contains(read), "{written}");
+    }
+}
+
 fn circuit() -> impl Strategy<Value = Config> {
     let window = prop_oneof![
         (20..1_000u32).prop_map(Window::count),

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::StreamBody;
 use stacked::*;
 use tower::ServiceExt;
-use tower_breaker::{ConfigBuilder, State};
+use tower_breaker::{ConfigBuilder, Override, State};
 
 fn retrying(circuit: ConfigBuilder, attempts: u32, budget: f64) -> Service {
     Service { retry: Some(Retry { attempts, budget }), ..settings(circuit) }
@@ -226,9 +226,10 @@ async fn what_the_fallback_says_is_not_tried_again() {
     let own = service(own);
     let spare = Mock::that(|| status(503));
     let stack = stack_with_fallback(&own, Mock::ok(), spare.clone());
-    own.circuit.trip();
+    // Beneath a forced opening the circuit is closed, and its budget would pay.
+    own.circuit.set_override(Override::force_open().until_cleared());
     let answer = ask(&stack, get()).await;
-    assert_eq!(signed(&answer)[2], Some("fallback"));
+    assert_eq!(signed(&answer)[2..], [Some("fallback"), Some("force-open")]);
     assert_eq!(spare.calls(), 1);
 }
 

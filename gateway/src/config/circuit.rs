@@ -63,6 +63,12 @@ pub(super) fn read(value: Option<Value<'_>>, service: &str) -> Option<Config> {
 fn named(mut table: DeTable<'_>, service: &str) -> Result<Config, Error> {
     let name = DeValue::String(service.to_owned().into());
     table.insert(Spanned::new(0..0, "name".into()), Spanned::new(0..0, name));
+    // A call that is dropped is a caller who went away: what hangs is ended by
+    // timeouts within the circuit.
+    if !table.contains_key("cancellation") {
+        let neutral = DeValue::String("neutral".into());
+        table.insert(Spanned::new(0..0, "cancellation".into()), Spanned::new(0..0, neutral));
+    }
     Config::deserialize(Deserializer::from(Spanned::new(0..usize::MAX, table)))
 }
 

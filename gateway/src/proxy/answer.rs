@@ -12,10 +12,9 @@ use std::fmt;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header::CONTENT_TYPE,
 };
-use serde_json::{Value, json};
 use tower_breaker::{Circuit, CircuitOpen, OverrideKind, State};
 
-use super::{Body, BoxError, UpstreamError, attempt::OutOfTime, open::Refusal};
+use super::{Body, BoxError, UpstreamError, attempt::OutOfTime, open::Refusal, problem::problem};
 use crate::gateway;
 
 pub const BREAKER_NAME: HeaderName = HeaderName::from_static("x-breaker-name");
@@ -175,51 +174,51 @@ fn strip(headers: &mut HeaderMap) {
 struct Failure {
     status: StatusCode,
     kind: &'static str,
-    title: &'static str,
+    detail: &'static str,
     /// Of gRPC.
     code: &'static str,
 }
 
 impl Failure {
-    const fn bad_gateway(kind: &'static str, title: &'static str) -> Self {
-        Self { status: StatusCode::BAD_GATEWAY, kind, title, code: "14" }
+    const fn bad_gateway(kind: &'static str, detail: &'static str) -> Self {
+        Self { status: StatusCode::BAD_GATEWAY, kind, detail, code: "14" }
     }
 
-    const fn timeout(kind: &'static str, title: &'static str) -> Self {
-        Self { status: StatusCode::GATEWAY_TIMEOUT, kind, title, code: "4" }
+    const fn timeout(kind: &'static str, detail: &'static str) -> Self {
+        Self { status: StatusCode::GATEWAY_TIMEOUT, kind, detail, code: "4" }
     }
 
     /// None if there is nobody to tell. What exactly went wrong is for the log:
     /// callers need not learn of addresses.
     fn of(error: &BoxError) -> Option<Self> {
         if error.is::<OutOfTime>() {
-            return Some(Self::timeout("out-of-time", "No response within the total time"));
+            return Some(Self::timeout("out-of-time", "the request's time was over"));
         }
         Some(match error.downcast_ref() {
             Some(UpstreamError::ClientGone(_)) => return None,
             Some(UpstreamError::Connect(_) | UpstreamError::Dns(_) | UpstreamError::Tls(_)) => {
-                Self::bad_gateway("upstream-unreachable", "No connection to the upstream")
+                Self::bad_gateway("upstream-unreachable", "no connection")
             }
             Some(UpstreamError::Reset(_)) => {
-                Self::bad_gateway("upstream-reset", "The upstream ended the connection")
+                Self::bad_gateway("upstream-reset", "the connection ended before the response")
             }
             Some(UpstreamError::BadResponse(_)) => {
-                Self::bad_gateway("upstream-bad-response", "The upstream's response is not valid")
+                Self::bad_gateway("upstream-bad-response", "what came is not HTTP")
             }
             Some(UpstreamError::Timeout { .. }) => {
-                Self::timeout("upstream-timeout", "The upstream did not answer in time")
+                Self::timeout("upstream-timeout", "it took too long")
             }
             None => Self {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 kind: "internal",
-                title: "The gateway failed",
+                detail: "the gateway itself failed",
                 code: "13",
             },
         })
     }
 
     fn problem(&self) -> Response<Body> {
-        problem(self.status, self.kind, self.title, json!({}))
+        problem(self.status, self.kind, "No response from the upstream", self.detail)
     }
 
     /// A response that is all head.
@@ -229,29 +228,7 @@ impl Failure {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from_static(self.code));
-        headers.insert("grpc-message", HeaderValue::from_static(self.title));
+        headers.insert("grpc-message", HeaderValue::from_static(self.detail));
         response
     }
-}
-
-/// A problem document (RFC 9457) with more members.
-pub(super) fn problem(
-    status: StatusCode,
-    kind: &str,
-    title: &str,
-    members: Value,
-) -> Response<Body> {
-    let mut document = json!({
-        "type": format!("urn:brk:problem:{kind}"),
-        "title": title,
-        "status": status.as_u16(),
-    });
-    if let (Value::Object(document), Value::Object(members)) = (&mut document, members) {
-        document.extend(members);
-    }
-    let mut response = Response::new(Body::full(document.to_string()));
-    *response.status_mut() = status;
-    let content_type = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
 }

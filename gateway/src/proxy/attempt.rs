@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
-use super::{Body, BoxError, Timeout, UpstreamError, body::Upload, retry::Attempt};
+use super::{Body, BoxError, Timeout, UpstreamError, body::Upload, now::now, retry::Attempt};
 
 /// Ends an attempt that gives no response in time.
 ///
@@ -67,7 +67,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let began = Instant::now();
+        let began = now();
         let deadline = match request.extensions().get::<Attempt>() {
             Some(attempt) => attempt.deadline,
             None => self.total.map(|total| began + total),
@@ -119,7 +119,7 @@ where
         }
         loop {
             ready!(this.timer.as_mut().poll(context));
-            let now = Instant::now();
+            let now = now();
             let since = this.upload.as_ref().map_or(*this.began, Upload::upstream_idle_since);
             let end = since + *this.allowed;
             if end <= now {

@@ -7,10 +7,9 @@ use http::{
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
-use serde_json::{Value, json};
 use tower_breaker::{CircuitOpen, State};
 
-use super::{Body, answer::problem};
+use super::{Body, problem::problem_with};
 use crate::config::{self, Template, WhenOpen};
 
 /// An answer in place of the upstream's.
@@ -67,14 +66,14 @@ impl Refusal {
                 response
             }
             None => {
-                let mut members = json!({
-                    "detail": open.to_string(),
-                    "name": open.name(),
-                    "state": open.state().as_str(),
-                });
-                members["retry_after"] = seconds.map_or(Value::Null, Value::from);
-                members["cause"] = cause.map_or(Value::Null, Value::from);
-                problem(status, "circuit-open", "The circuit lets no call pass now", members)
+                let members = [
+                    ("name", open.name().into()),
+                    ("state", open.state().as_str().into()),
+                    ("retry_after", seconds.into()),
+                    ("cause", cause.into()),
+                ];
+                let title = "The circuit lets no call pass now";
+                problem_with(status, "circuit-open", title, &open.to_string(), members)
             }
         };
         let headers = response.headers_mut();

@@ -1,6 +1,7 @@
 //! What the gateway itself has to say: problem documents (RFC 9457).
 
 use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::Value;
 
 use super::Body;
 
@@ -9,12 +10,26 @@ use super::Body;
 /// `kind` becomes the document's `type`, `urn:brk:problem:KIND`: programs tell
 /// answers apart by it, so it stays as it is.
 pub fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> Response<Body> {
-    let document = serde_json::json!({
+    problem_with(status, kind, title, detail, [])
+}
+
+/// The same with more members.
+pub(super) fn problem_with<const N: usize>(
+    status: StatusCode,
+    kind: &str,
+    title: &str,
+    detail: &str,
+    members: [(&str, Value); N],
+) -> Response<Body> {
+    let mut document = serde_json::json!({
         "type": format!("urn:brk:problem:{kind}"),
         "title": title,
         "status": status.as_u16(),
         "detail": detail,
     });
+    for (name, value) in members {
+        document[name] = value;
+    }
     let mut response = Response::new(Body::full(document.to_string()));
     *response.status_mut() = status;
     response

@@ -30,7 +30,7 @@ use tower::{
 };
 use tower_breaker::RetryBudget;
 
-use super::{Body, BoxError, Timeout, UpstreamError, answer::Source};
+use super::{Body, BoxError, Timeout, UpstreamError, answer::Source, now::now};
 use crate::{config, gateway};
 
 /// The longest body that is read to be sent again, in bytes.
@@ -64,7 +64,7 @@ pub(super) async fn prepare(
     if !request.method().is_idempotent() {
         return Ok(request);
     }
-    let deadline = total.map(|total| Instant::now() + total);
+    let deadline = total.map(|total| now() + total);
     if !request.body().is_end_stream() {
         match request.body().size_hint().upper() {
             Some(length) if length <= LONGEST_BODY => {}

@@ -306,10 +306,11 @@ impl Stacks {
     fn build(&mut self, old: &[Arc<Service>]) -> Vec<Entry> {
         let kept = std::mem::take(&mut self.services);
         let services = self.table.services.iter();
+        let shows_breaker = self.table.settings.server.breaker_headers;
         let build =
             |service: &Arc<Service>| match old.iter().position(|old| Arc::ptr_eq(old, service)) {
                 Some(same) => kept[same].clone(),
-                None => Entry::new(service, &kept),
+                None => Entry::new(service, &kept, shows_breaker),
             };
         services.map(build).collect()
     }
@@ -337,7 +338,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(service: &Arc<Service>, kept: &[Entry]) -> Entry {
+    fn new(service: &Arc<Service>, kept: &[Entry], shows_breaker: bool) -> Entry {
         let pool = |upstream: &config::Upstream| {
             let pools = kept.iter().flat_map(|entry| [Some(&entry.pool), entry.spare.as_ref()]);
             let same = pools.flatten().find(|pool| pool.settings() == upstream);
@@ -353,7 +354,7 @@ impl Entry {
             Some(spare) => stack_with_fallback(service, forward(&main), forward(spare)),
             None => stack(service, forward(&main)),
         };
-        Entry { stack, pool: main, spare }
+        Entry { stack: stack.breaker_headers(shows_breaker), pool: main, spare }
     }
 }
 
