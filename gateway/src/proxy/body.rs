@@ -103,6 +103,15 @@ impl Body {
         Body { _active: Some(active), ..self }
     }
 
+    /// The same once more, if it is here already.
+    pub fn copy(&self) -> Option<Body> {
+        match &self.kind {
+            Kind::Empty => Some(Body::empty()),
+            Kind::Full(full) => Some(Body::of(Kind::Full(full.clone()))),
+            Kind::Stream(_) | Kind::Wrapped(_) => None,
+        }
+    }
+
     /// How far a caller's body has come; none if it is here already.
     pub(super) fn upload(&self) -> Option<Upload> {
         match &self.kind {
