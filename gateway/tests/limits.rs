@@ -232,10 +232,11 @@ async fn a_long_upload_is_no_slow_response() {
     caller
         .write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nConnection: close\r\n\r\n")
         .await;
-    let mut interval = tokio::time::interval(SOON / 20);
-    for _ in 0..100 {
+    // Each pause alone is longer than the upstream has for its response.
+    let mut interval = tokio::time::interval(SOON * 3 / 2);
+    for _ in 0..4 {
         interval.tick().await;
-        caller.write("x").await;
+        caller.write("x".repeat(25)).await;
     }
     let answer = caller.rest().await;
     assert!(answer.ends_with("\r\n\r\n100"), "{answer}");
