@@ -196,7 +196,11 @@ async fn a_caller_that_takes_nothing_is_let_go() {
         }
     })
     .await;
-    let gateway = Running::before(origin.address, |_, service| service.timeouts.body_idle = SOON);
+    let gateway = Running::before(origin.address, |server, service| {
+        // No other limit helps.
+        server.header_timeout = 10 * GUARD;
+        service.timeouts.body_idle = SOON;
+    });
     let mut caller = gateway.caller().await;
     caller.write(REQUEST).await;
     guard(went.recv()).await.expect("the upstream's body is dropped");

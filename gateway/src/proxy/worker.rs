@@ -258,6 +258,11 @@ async fn attend<C>(
                 shut_down(connection.as_mut());
                 continue;
             }
+            if let Some(until) = activity.blocked_until() {
+                if until < timer.deadline() {
+                    timer.as_mut().reset(until);
+                }
+            }
             if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
