@@ -356,12 +356,14 @@ fn nothing_is_listened_on_without_tokens_or_beyond_loopback_by_chance() {
 fn the_metrics_are_for_who_has_a_token() {
     let running = Running::new();
     assert_eq!(running.ask(&Ask::new("GET", "metrics")).status, 401);
+    let body = json!({ "to": "open", "reason": "a drill" });
+    assert_eq!(running.operator("POST", "api/v1/circuits/orders/transition", &body).status, 200);
     let ask = Ask::new("GET", "metrics").token(&running.place.token("viewer"));
     // A scraper asks by address.
     let answer = running.ask(&ask.with("host", "10.0.0.7:9090"));
     assert_eq!(answer.status, 200);
     for series in
-        ["circuit_breaker_state{circuit=\"orders\",state=\"closed\"} 1", "brk_build_info{"]
+        ["circuit_breaker_state{circuit=\"orders\",state=\"open\"} 1", "gateway_build_info{"]
     {
         assert!(answer.text.contains(series), "{series}: {}", answer.text);
     }

@@ -135,15 +135,33 @@ impl Running {
 
     /// Runs it in a terminal, where somebody types.
     pub fn typed(&self, arguments: &str, typed: &str) -> Said {
+        self.typed_at(arguments, "", typed)
+    }
+
+    /// The same, once something is to be read there.
+    pub fn typed_at(&self, arguments: &str, at: &str, typed: &str) -> Said {
         let program = env!("CARGO_BIN_EXE_brk");
         let mut terminal = Command::new("script");
         terminal.args(["--quiet", "--flush", "--return", "--command"]);
         terminal.arg(format!("{program} {arguments}")).arg("/dev/null");
         terminal.env("BRK_CONFIG", self.place.config()).env("BRK_ADMIN", &self.admin);
-        terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        terminal.env("TERM", "xterm").env_remove("NO_COLOR");
+        terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = terminal.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        Said::of(child.wait_with_output().unwrap())
+        let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (tell, shown) = mpsc::channel();
+        let reading = thread::spawn(move || {
+            let (mut all, mut part) = (Vec::new(), [0; 4096]);
+            while let Ok(length @ 1..) = screen.read(&mut part) {
+                all.extend_from_slice(&part[..length]);
+                let _ = tell.send(String::from_utf8_lossy(&all).into_owned());
+            }
+            String::from_utf8(all).unwrap()
+        });
+        while !at.is_empty() && !shown.recv_timeout(LONG).expect("it is shown").contains(at) {}
+        keys.write_all(typed.as_bytes()).unwrap();
+        let code = child.wait().unwrap().code().unwrap_or(-1);
+        Said { code, out: reading.join().unwrap(), err: String::new() }
     }
 
     pub fn signal(&self, name: &str) {
