@@ -3,7 +3,12 @@
 
 mod running;
 
-use std::fs;
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -384,4 +389,40 @@ fn the_page_and_the_library_s_api_are_there_and_everything_is_strict() {
     }
     let head = running.ask(&Ask::new("HEAD", "api/v1/services").token(&token));
     assert_eq!((head.status, &*head.text), (200, ""));
+}
+
+#[test]
+fn the_history_is_there_for_who_has_a_token() {
+    let running = Running::new();
+    let path = "api/v1/history/circuits/orders?range=24h";
+    assert_eq!(running.ask(&Ask::new("GET", path)).status, 401);
+    let series = running.get(path)["series"].take();
+    assert_eq!(series["calls"].as_array().map(Vec::len), Some(60), "{series}");
+    assert!(running.get("api/v1/history/events")["events"].is_array());
+    let token = running.place.token("viewer");
+    let ask = |method: &str, path: &str| Ask::new(method, path).token(&token);
+    let wrong = running.ask(&ask("GET", "api/v1/history/circuits/orders?range=1y"));
+    assert_eq!((wrong.status, &*wrong.code()), (400, "invalid"), "{wrong:?}");
+    assert_eq!(running.ask(&ask("GET", "api/v1/history/nothing/of/the/kind")).status, 404);
+    let put = running.operator("PUT", path, &json!({ "reason": "x" }));
+    assert_eq!((put.status, &*put.code()), (405, "method_not_allowed"));
+}
+
+#[test]
+fn a_head_that_does_not_come_holds_no_stop_up() {
+    let running = Running::new();
+    let address = running.admin.trim_start_matches("http://").to_owned();
+    let mut held = TcpStream::connect(address).unwrap();
+    held.write_all(b"GET / HTTP/1.1\r\nhost: lo").unwrap();
+    // Whoever comes later was answered, so it was read.
+    running.get("api/v1/me");
+    running.signal("TERM");
+    // Half a minute is what a head may take.
+    held.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    match held.read(&mut [0; 1]) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "it is still open"),
+    }
+    let (status, log, _) = running.end();
+    assert!(status.success(), "{log}");
 }
