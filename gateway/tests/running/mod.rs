@@ -1,6 +1,5 @@
 //! The real program, running, and what it can be asked.
 
-#![expect(clippy::allow_attributes, reason = "each test uses a part of this")]
 #![allow(dead_code, reason = "each test uses a part of this")]
 
 use std::{
