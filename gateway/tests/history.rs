@@ -162,6 +162,24 @@ async fn what_left_the_registry_unread_is_counted_in_its_place() {
 }
 
 #[tokio::test]
+async fn what_was_kept_before_a_pause_is_not_called_missed() {
+    let bench = Bench::new();
+    let registry = Registry::builder().history(8).build();
+    let circuit = registry.circuit(Config::builder("orders").build().unwrap()).unwrap();
+    bench.remember(&registry, || circuit.trip()).await;
+    for _ in 0..10 {
+        circuit.reset();
+        circuit.trip();
+    }
+    let history = bench.begin(&registry);
+    flush(&history).await;
+    let kept = events(&history).await.events;
+    let missed: Vec<_> = kept.iter().filter_map(|(_, event)| event["missed"].as_u64()).collect();
+    // Of 22 the first two were kept, and the last eight are.
+    assert_eq!((kept.len(), missed), (2 + 1 + 8, vec![12]));
+}
+
+#[tokio::test]
 async fn a_locked_database_is_waited_for_and_nothing_is_lost() {
     let (bench, (registry, circuit)) = (Bench::new(), registry());
     let history = bench.begin(&registry);
@@ -274,6 +292,24 @@ async fn a_damaged_database_is_set_aside_and_another_begun() {
     let history = bench.begin(&registry);
     flush(&history).await;
     assert_eq!(events(&history).await.events.len(), 1);
+    assert!(bench.directory.path().join("history.db.damaged").exists());
+}
+
+#[tokio::test]
+async fn a_database_that_gets_damaged_is_set_aside_while_it_runs() {
+    let (bench, (registry, circuit)) = (Bench::new(), registry());
+    let history = bench.begin(&registry);
+    flush(&history).await;
+    let other = rusqlite::Connection::open(bench.path()).unwrap();
+    let damage = "PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET rootpage = 999999 WHERE name = 'events';
+        PRAGMA schema_version = 12345;";
+    other.execute_batch(damage).unwrap();
+    circuit.trip();
+    flush(&history).await;
+    let kinds: Vec<_> =
+        events(&history).await.events.into_iter().map(|(_, event)| event["kind"].clone()).collect();
+    assert_eq!(kinds, ["transition"]);
     assert!(bench.directory.path().join("history.db.damaged").exists());
 }
 
