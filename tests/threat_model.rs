@@ -30,6 +30,8 @@ fn every_row_names_a_test_and_every_test_is_there() {
     let rows: Vec<&str> = model.lines().filter(is_row).collect();
     assert!(rows.len() > 40, "only {} rows", rows.len());
 
+    // Who has the package alone does not have the tests of the other ones.
+    let is_whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("stacks").is_dir();
     let mut wrong = String::new();
     for row in rows {
         let tests = tests_of(row);
@@ -42,7 +44,7 @@ fn every_row_names_a_test_and_every_test_is_there() {
                 let at = text.find(&format!("fn {name}("));
                 at.is_some_and(|at| text[..at].trim_end().ends_with(']') || is_async(&text, at))
             };
-            if !source(&format!("{file}.rs")).is_some_and(is_test) {
+            if !source(&format!("{file}.rs")).map_or(!is_whole, is_test) {
                 writeln!(wrong, "not there: {file}.rs::{name}").unwrap();
             }
         }
