@@ -494,7 +494,7 @@ fn valid_name(name: String) -> Result<Arc<str>, ConfigError> {
     let cut = if shown.len() < name.len() { " …" } else { "" };
     Err(ConfigError::new(
         "name",
-        &format_args!("{shown:?}{cut}"),
+        format_args!("{shown:?}{cut}"),
         "must be 1 to 64 characters of A-Z a-z 0-9 . _ -",
     ))
 }
