@@ -17,8 +17,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_breaker::{AdminRefusal, AdminRequest, AdminService};
 
-pub use self::metrics::Metrics;
-use self::{services::Services, tokens::Tokens};
+use self::services::Services;
+pub use self::{metrics::Metrics, tokens::Tokens};
 use crate::{
     gateway::Gateway,
     history::{self, History},
@@ -37,20 +37,19 @@ impl Operator {
     /// listened for.
     ///
     /// Beyond loopback it does so only if they name hosts it may be called by:
-    /// so that nobody opens it to the network without meaning to. The tokens are
-    /// made if they are not there, and nothing is listened on without them.
+    /// so that nobody opens it to the network without meaning to.
     ///
     /// # Errors
     ///
-    /// If there are no tokens, a host is none, or the address can't be had.
+    /// If a host is none, or the address can't be had.
     pub async fn bind(
         gateway: &Gateway,
         programs: &[SocketAddr],
+        tokens: Tokens,
         metrics: Metrics,
         past: History,
     ) -> io::Result<Self> {
         let settings = gateway.table().settings.admin.clone();
-        let tokens = Tokens::of(&settings.state).map_err(io::Error::other)?;
         if !settings.listen.ip().to_canonical().is_loopback() && settings.hosts.is_empty() {
             return Err(io::Error::other(format!(
                 "admin.listen is {}, beyond loopback, so admin.hosts must name what it may be \

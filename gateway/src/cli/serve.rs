@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{Error, Global, Output, show};
 use crate::{
-    admin::{Metrics, Operator},
+    admin::{Metrics, Operator, Tokens},
     gateway::Gateway,
     history, notify,
     proxy::Stop,
@@ -61,6 +61,9 @@ impl Serve {
         let told = told_to_stop()?;
         let path = global.config_path();
         let settings = global.settings()?;
+        // First of all: the state directory is made with them, and nothing is
+        // listened on without.
+        let tokens = Tokens::of(&settings.admin.state).map_err(Error::new)?;
         // Before there is a circuit, or it would not be counted.
         let metrics = Metrics::install().map_err(Error::new)?;
         let gateway = Gateway::start(path, settings);
@@ -68,7 +71,7 @@ impl Serve {
         let programs = bound.addresses().to_vec();
         let history = history::start(&gateway, telling(&stop))?;
         let operator =
-            Operator::bind(&gateway, &programs, metrics.clone(), history.clone()).await?;
+            Operator::bind(&gateway, &programs, tokens, metrics.clone(), history.clone()).await?;
         let admin = operator.address()?;
         let notifications = notify::start(&gateway, telling(&stop));
 
