@@ -349,12 +349,13 @@ async fn long_bodies_pass_through_little_memory() {
 }
 
 /// In this process each connection is here twice, with the caller's end.
+/// `bench/limits` has 10,000 to the program itself.
 #[tokio::test]
 async fn connections_at_rest_cost_little() {
     let _alone = ALONE.lock().await;
-    let connections = 10_000.min((open_files() - 500) / 2);
-    if connections < 10_000 {
-        println!("{connections} connections instead of 10,000: more files can't be open");
+    let connections = 2_000.min((open_files() - 500) / 2);
+    if connections < 2_000 {
+        println!("{connections} connections instead of 2,000: more files can't be open");
     }
     let origin = Origin::echo().await;
     let gateway = Running::before(origin.address, |server, _| server.header_timeout = 10 * GUARD);
@@ -395,4 +396,17 @@ async fn an_address_that_is_taken_is_told_by_name() -> io::Result<()> {
     let error = brk::serve::bind(gateway).err().expect("it is taken");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     Ok(())
+}
+
+/// Half the requests would go to each.
+#[tokio::test]
+async fn two_gateways_do_not_share_an_address() {
+    let origin = Origin::echo().await;
+    let first = Running::before(origin.address, |_, _| {});
+    let mut server = common::server();
+    server.listen = vec![first.address];
+    let settings = common::settings(server, []);
+    let second = brk::gateway::Gateway::start(std::path::Path::new("brk.toml"), settings);
+    let error = brk::serve::bind(second).err().expect("it is taken");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }

@@ -67,7 +67,10 @@ async fn forward(
     let upgrade = parts.extensions.remove::<Upgrade>();
     aim(&mut parts, settings, pool.target());
 
-    let mut connection = pool.connection(settings.timeouts.connect).await?;
+    let mut connection = match pool.kept() {
+        Some(connection) => connection,
+        None => pool.fresh(settings.timeouts.connect).await?,
+    };
     let mut request = Request::from_parts(parts, body);
     loop {
         let again = again(&request, &connection);
@@ -81,7 +84,7 @@ async fn forward(
             Err(Unsent { request: Some(unsent), .. }) if again.is_reused => request = unsent,
             // It may have been: once more only if that does no harm.
             Err(Unsent { error, request: None }) if again.copy.is_some() && is_closed(&error) => {
-                request = again.copy.unwrap_or_default();
+                request = *again.copy.unwrap_or_default();
             }
             Err(Unsent { error, .. }) => return Err(failure(error)),
         }
@@ -92,7 +95,7 @@ async fn forward(
 /// What is needed to send a request a second time.
 struct Again {
     is_reused: bool,
-    copy: Option<Request<Body>>,
+    copy: Option<Box<Request<Body>>>,
 }
 
 fn again(request: &Request<Body>, connection: &Connection) -> Again {
@@ -108,7 +111,7 @@ fn again(request: &Request<Body>, connection: &Connection) -> Again {
         copy.method_mut().clone_from(request.method());
         copy.uri_mut().clone_from(request.uri());
         copy.headers_mut().clone_from(request.headers());
-        copy
+        Box::new(copy)
     });
     Again { is_reused: rested.is_some(), copy }
 }

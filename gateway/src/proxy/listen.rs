@@ -19,25 +19,39 @@ const QUEUE: i32 = 1024;
 pub(super) fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("listen on {address}: {error}"));
-    let first = socket(address).map_err(named)?;
+    // Sockets that share an address would share it with another gateway's, too.
+    let alone = socket(address, Sharing::Refused).map_err(named)?;
+    drop(alone);
+    let first = listening(address).map_err(named)?;
     let chosen = first.local_addr().map_err(named)?;
     let mut listeners = vec![first];
     for _ in 1..workers {
-        listeners.push(socket(chosen).map_err(named)?);
+        listeners.push(listening(chosen).map_err(named)?);
     }
     Ok(listeners)
 }
 
-fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Allowed,
+    Refused,
+}
+
+fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Sharing::Allowed)?;
+    socket.listen(QUEUE)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     #[cfg(unix)]
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(sharing == Sharing::Allowed)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(QUEUE)?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -102,34 +102,29 @@ impl Pool {
         &self.0.target
     }
 
-    /// A connection, an old one or a new one.
-    pub(super) async fn connection(&self, timeout: Duration) -> Result<Connection, UpstreamError> {
-        if let Some(connection) = self.kept() {
-            return Ok(connection);
-        }
-        self.fresh(timeout).await
-    }
-
     /// A connection that has not been used for another request, or is made for
     /// many.
     pub(super) async fn fresh(&self, timeout: Duration) -> Result<Connection, UpstreamError> {
-        let connect = async {
-            if self.0.settings.protocol != Protocol::Http2 {
-                return self.connect().await;
-            }
-            let _turn = self.0.connecting.lock().await;
-            match self.kept_http2() {
-                Some(connection) => Ok(connection),
-                None => self.connect().await,
-            }
-        };
-        match tokio::time::timeout(timeout, connect).await {
+        // Boxed because it is long and rare: who awaits it has to hold it.
+        match tokio::time::timeout(timeout, Box::pin(self.make())).await {
             Ok(connection) => connection,
             Err(_) => Err(UpstreamError::Timeout { which: Timeout::Connect }),
         }
     }
 
-    fn kept(&self) -> Option<Connection> {
+    async fn make(&self) -> Result<Connection, UpstreamError> {
+        if self.0.settings.protocol != Protocol::Http2 {
+            return self.connect().await;
+        }
+        let _turn = self.0.connecting.lock().await;
+        match self.kept_http2() {
+            Some(connection) => Ok(connection),
+            None => self.connect().await,
+        }
+    }
+
+    /// A connection that is here already.
+    pub(super) fn kept(&self) -> Option<Connection> {
         if let Some(connection) = self.kept_http2() {
             return Some(connection);
         }

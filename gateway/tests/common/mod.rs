@@ -1,7 +1,6 @@
 //! A gateway in this process, upstreams to put behind it, and callers that
 //! write their bytes by hand.
 
-#![expect(clippy::allow_attributes, reason = "each test uses a part of this")]
 #![allow(dead_code, reason = "each test uses a part of this")]
 
 use std::{
