@@ -179,6 +179,8 @@ impl Gateway {
         let mut changing = self.changing();
         match Sources::read(&self.0.path) {
             Ok(sources) if changing.as_ref() == Some(&sources) => None,
+            // Half of a writing that is no rename: what comes is a change, too.
+            Ok(sources) if sources.is_empty() => None,
             Err(error) if self.last_reload().result.as_ref() == Err(&error) => None,
             sources => Some(self.have(&mut changing, sources)),
         }
@@ -446,5 +448,38 @@ impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let revision = self.0.table.load().revision;
         f.debug_struct("Gateway").field("path", &self.0.path).field("revision", &revision).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_being_written_takes_no_service_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("brk.toml");
+        fs::write(&main, "[services.a]\nupstream = \"http://h\"").unwrap();
+        let gateway = Gateway::start(&main, config::load(&main).unwrap());
+        assert_eq!(gateway.reload_if_changed(), None);
+        // Whoever writes a file anew empties it first.
+        fs::write(&main, "").unwrap();
+        assert_eq!(gateway.reload_if_changed(), None);
+        assert!(gateway.table().service("a").is_some());
+        fs::write(&main, "[services.b]\nupstream = \"http://h\"").unwrap();
+        let applied = gateway.reload_if_changed().unwrap().unwrap();
+        assert_eq!((applied.added.len(), applied.removed.len()), (1, 1));
+        // What is wrong is told once.
+        fs::write(&main, "services").unwrap();
+        assert!(gateway.reload_if_changed().unwrap().is_err());
+        assert_eq!(gateway.reload_if_changed(), None);
+        fs::remove_file(&main).unwrap();
+        assert!(gateway.reload_if_changed().unwrap().is_err());
+        assert_eq!(gateway.reload_if_changed(), None);
+        // Who asks for it means it.
+        fs::write(&main, "").unwrap();
+        assert_eq!(gateway.reload().unwrap().removed, ["b"]);
     }
 }

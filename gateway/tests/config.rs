@@ -510,7 +510,9 @@ fn a_change_that_would_be_wrong_is_not_made() {
     assert!(!services_d::remove(&files.main(), "orders").unwrap());
     // What is wrong already may go.
     files.write("services.d/broken.toml", "upstream =");
+    files.write("services.d/broken_too.toml", "");
     assert!(services_d::remove(&files.main(), "broken").unwrap());
+    assert!(services_d::remove(&files.main(), "broken_too").unwrap());
     files.load().unwrap();
 }
 

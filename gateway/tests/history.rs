@@ -68,6 +68,11 @@ impl Bench {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "minutes go by the calendar")]
+fn date() -> SystemTime {
+    SystemTime::now()
+}
+
 fn registry() -> (Registry, Circuit) {
     let registry = Registry::new();
     let circuit = registry.circuit(Config::builder("orders").build().unwrap()).unwrap();
@@ -157,6 +162,24 @@ async fn what_left_the_registry_unread_is_counted_in_its_place() {
 }
 
 #[tokio::test]
+async fn what_was_kept_before_a_pause_is_not_called_missed() {
+    let bench = Bench::new();
+    let registry = Registry::builder().history(8).build();
+    let circuit = registry.circuit(Config::builder("orders").build().unwrap()).unwrap();
+    bench.remember(&registry, || circuit.trip()).await;
+    for _ in 0..10 {
+        circuit.reset();
+        circuit.trip();
+    }
+    let history = bench.begin(&registry);
+    flush(&history).await;
+    let kept = events(&history).await.events;
+    let missed: Vec<_> = kept.iter().filter_map(|(_, event)| event["missed"].as_u64()).collect();
+    // Of 22 the first two were kept, and the last eight are.
+    assert_eq!((kept.len(), missed), (2 + 1 + 8, vec![12]));
+}
+
+#[tokio::test]
 async fn a_locked_database_is_waited_for_and_nothing_is_lost() {
     let (bench, (registry, circuit)) = (Bench::new(), registry());
     let history = bench.begin(&registry);
@@ -187,6 +210,45 @@ async fn a_directory_that_is_not_there_stops_nothing_and_may_come_later() {
     fs::create_dir(path.parent().unwrap()).unwrap();
     flush(&history).await;
     assert_eq!(events(&history).await.events.len(), 2);
+}
+
+/// In a process of its own, in which no file may be longer than 256 KiB.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_stops_nothing() {
+    let script = "trap '' XFSZ; ulimit -f 256; exec \"$0\" --ignored --exact on_a_full_disk";
+    let this = std::env::current_exe().unwrap();
+    let ran = std::process::Command::new("bash").args(["-c", script]).arg(this).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "run by the test above, on a disk that is full"]
+async fn on_a_full_disk() {
+    let (bench, (registry, circuit)) = (Bench::new(), registry());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let history = bench.begin_until(&registry, async { drop(stopped.await) });
+    let mut flushed = 0;
+    // What fits is kept, until nothing does any more.
+    loop {
+        (0..200).for_each(|_| {
+            circuit.trip();
+            circuit.reset();
+        });
+        if tokio::time::timeout(Duration::from_secs(3), history.flush()).await.is_err() {
+            break;
+        }
+        flushed += 400;
+        assert!(flushed < 100_000, "the disk is never full");
+    }
+    assert!(flushed > 0);
+    call(&circuit, Outcome::Success);
+    drop(stop);
+    assert!(history.finish(GUARD).await);
+    // What was there is there, and whole.
+    assert!(!bench.directory.path().join("history.db.damaged").exists());
+    assert_eq!(events(&history).await.events.len(), flushed + 1);
 }
 
 #[tokio::test]
@@ -234,6 +296,24 @@ async fn a_damaged_database_is_set_aside_and_another_begun() {
 }
 
 #[tokio::test]
+async fn a_database_that_gets_damaged_is_set_aside_while_it_runs() {
+    let (bench, (registry, circuit)) = (Bench::new(), registry());
+    let history = bench.begin(&registry);
+    flush(&history).await;
+    let other = rusqlite::Connection::open(bench.path()).unwrap();
+    let damage = "PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET rootpage = 999999 WHERE name = 'events';
+        PRAGMA schema_version = 12345;";
+    other.execute_batch(damage).unwrap();
+    circuit.trip();
+    flush(&history).await;
+    let kinds: Vec<_> =
+        events(&history).await.events.into_iter().map(|(_, event)| event["kind"].clone()).collect();
+    assert_eq!(kinds, ["transition"]);
+    assert!(bench.directory.path().join("history.db.damaged").exists());
+}
+
+#[tokio::test]
 async fn the_database_of_a_later_release_is_left_as_it_is() {
     let (bench, (registry, _)) = (Bench::new(), registry());
     bench.remember(&registry, || {}).await;
@@ -255,7 +335,7 @@ async fn minutes_add_up_to_the_calls_there_were() {
     call(&circuit, Outcome::Success);
     let history = bench.begin(&registry);
     let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Ignored, Outcome::Failure];
-    outcomes.map(|outcome| call(&circuit, outcome));
+    outcomes.into_iter().for_each(|outcome| call(&circuit, outcome));
     flush(&history).await;
     circuit.trip();
     assert!(circuit.try_acquire().is_err());
@@ -263,7 +343,8 @@ async fn minutes_add_up_to_the_calls_there_were() {
     let series = history.minutes("orders", DAY).await.unwrap().unwrap();
     assert_eq!(series.step, Duration::from_secs(24 * 60));
     assert_eq!(series.steps.len(), 60);
-    assert!(series.end > SystemTime::now() && series.end <= SystemTime::now() + series.step);
+    let now = date();
+    assert!(series.end > now && series.end <= now + series.step);
     let sums: Vec<_> = series.steps.iter().flatten().collect();
     let count = |of: fn(&Counts) -> u64| sums.iter().map(|sum| of(&sum.counts)).sum::<u64>();
     assert_eq!(count(|counts| counts.calls), 5);

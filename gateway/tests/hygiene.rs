@@ -217,7 +217,7 @@ async fn nothing_is_served_after_an_ambiguous_request() {
             continue;
         }
         let answer = gateway.exchange(format!("{bytes}{smuggled}")).await;
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+        assert_eq!(answer.matches("\r\ndate: ").count(), 1, "{what}: {answer}");
         assert!(!answer.contains("/smuggled"), "{what}: {answer}");
     }
     // Also where the second request is the ambiguous one.

@@ -283,6 +283,25 @@ async fn a_target_that_is_configured_anew_is_not_told_again() {
 }
 
 #[tokio::test]
+async fn whoever_missed_events_is_told_how_it_is_and_once() {
+    let mut server = Server::start().await;
+    let registry = Registry::builder().history(8).build();
+    let circuit = registry.circuit(Config::builder("orders").build().unwrap()).unwrap();
+    let told = telling(&registry, &[webhook(&server)]);
+    // More than the history holds, before anybody can read it.
+    for _ in 0..20 {
+        circuit.trip();
+        circuit.reset();
+    }
+    circuit.trip();
+    assert_eq!(told.finish(GUARD).await, 0);
+    let message = server.next_json().await;
+    assert_eq!(message["news"]["condition"], "open");
+    assert_eq!(message["earlier"], serde_json::json!([]));
+    assert!(server.received.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn a_target_hears_of_its_services_only() {
     let mut server = Server::start().await;
     let (registry, orders) = registry();

@@ -271,7 +271,7 @@ async fn an_upgrade_passes_if_the_service_allows_it() {
         let heard = caller.until(".").await;
         assert_eq!(heard, format!("\n\r\n\0 HELLO {round}\n."));
     }
-    caller.0.shutdown().await.expect("it is open");
+    caller.stream.shutdown().await.expect("it is open");
     assert_eq!(caller.rest().await, "");
 }
 

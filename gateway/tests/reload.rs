@@ -344,6 +344,8 @@ async fn a_change_before_anybody_watched_is_seen() {
     let files = Files::new(&service("a", ""));
     let gateway = files.start();
     files.write(&service("b", ""));
+    // Made later, it would be a change, too.
+    fs::create_dir(files.directory.path().join("state")).unwrap();
     let mut reloads = gateway.reloads();
     let kept = tokio::spawn(gateway.keep(std::future::pending()));
     timeout(SOON, reloads.changed()).await.expect("the change is seen").unwrap();
@@ -386,6 +388,8 @@ async fn a_killed_process_is_as_it_was() {
     let files = Files::new(&["open", "held", "closed"].map(|name| service(name, "")).concat());
     let kept = Kept::start(&files);
     let circuit = |gateway: &Gateway, name| gateway.table().service(name).unwrap().circuit.clone();
+    // From then on it is an event that has it saved.
+    saved(&files, |state| state["circuits"].as_array().unwrap().len() == 3).await;
     circuit(&kept.gateway, "open").trip();
     circuit(&kept.gateway, "held").set_override(Override::force_open().reason("index rebuild"));
     saved(&files, |state| {
@@ -474,6 +478,7 @@ async fn a_stop_saves_what_no_event_told_of() {
     let files = Files::new(&service("a", ""));
     let kept = Kept::start(&files);
     let circuit = kept.gateway.table().service("a").unwrap().circuit.clone();
+    saved(&files, |state| state["circuits"][0]["totals"]["success"] == 0).await;
     circuit.try_acquire().unwrap().record(Outcome::Success);
     kept.stop().await;
     let gateway = files.start();

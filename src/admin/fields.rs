@@ -45,8 +45,9 @@ impl<'de> Visitor<'de> for Unique {
             map.next_value::<Self>()?;
             if seen.contains(&key) {
                 let shown: String = key.chars().take(80).collect();
-                let twice = format_args!("the body has the field {shown:?} twice");
-                return Err(de::Error::custom(twice));
+                return Err(de::Error::custom(format_args!(
+                    "the body has the field {shown:?} twice"
+                )));
             }
             seen.insert(key);
         }

@@ -1,6 +1,6 @@
 //! A circuit's configuration: built by name, refused with a reason.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 #[cfg(feature = "shadow")]
 use super::recorder::Recorder;
@@ -491,6 +491,9 @@ fn valid_name(name: String) -> Result<Arc<str>, ConfigError> {
     }
     let shown: String = name.chars().take(64).collect();
     let cut = if shown.len() < name.len() { " …" } else { "" };
-    let value: &dyn fmt::Display = &format_args!("{shown:?}{cut}");
-    Err(ConfigError::new("name", value, "must be 1 to 64 characters of A-Z a-z 0-9 . _ -"))
+    Err(ConfigError::new(
+        "name",
+        format_args!("{shown:?}{cut}"),
+        "must be 1 to 64 characters of A-Z a-z 0-9 . _ -",
+    ))
 }

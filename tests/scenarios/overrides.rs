@@ -7,7 +7,7 @@ use tower_breaker::{
     CircuitBreakerLayer, CircuitOpen, Override, ResultClassifier, State, WhenOpen,
 };
 
-use crate::support::{Bench, Log, SECOND, call, rules};
+use crate::support::{Bench, Log, NANO, SECOND, call, rules};
 
 #[test]
 fn s93_forced_open_it_refuses_all_and_never_probes() {
@@ -32,6 +32,19 @@ fn s93_forced_open_it_refuses_all_and_never_probes() {
         // Lifted, the machine's own state is there again.
         bench.circuit.clear_override();
         bench.is(state).ask("P");
+    }
+}
+
+#[test]
+fn s93_an_override_that_is_forgotten_ends_after_an_hour() {
+    for forgotten in [Override::force_open(), Override::force_closed(), Override::observe_only()] {
+        let bench = Bench::new(rules());
+        bench.circuit.set_override(forgotten);
+        bench.clock.advance(3_600 * SECOND - NANO);
+        assert!(bench.circuit.snapshot().active_override.is_some());
+        bench.clock.advance(NANO);
+        assert_eq!(bench.circuit.snapshot().active_override, None);
+        bench.is(State::Closed).run("S");
     }
 }
 

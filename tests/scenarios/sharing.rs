@@ -17,7 +17,7 @@ use crate::support::{Bench, rules};
 
 #[test]
 fn s130_threads_that_make_a_circuit_together_get_the_same() {
-    const THREADS: usize = 100;
+    const THREADS: usize = if cfg!(miri) { 8 } else { 100 };
     let (made, shared) = (AtomicUsize::new(0), OnceLock::new());
     let circuit = || -> &Circuit {
         shared.get_or_init(|| {

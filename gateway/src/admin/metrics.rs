@@ -30,7 +30,7 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
             .and_then(PrometheusBuilder::install_recorder);
         let handle = recorder.map_err(|error| format!("metrics can't be counted: {error}"))?;
-        ::metrics::gauge!("brk_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        ::metrics::gauge!("gateway_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self(handle))
     }
 

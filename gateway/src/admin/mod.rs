@@ -9,24 +9,21 @@ mod metrics;
 pub mod services;
 pub mod tokens;
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{io, net::SocketAddr};
 
-use bytes::Bytes;
-use http::{Method, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_breaker::{AdminRefusal, AdminRequest, AdminService};
 
 pub use self::metrics::Metrics;
 use self::{services::Services, tokens::Tokens};
-use crate::{gateway::Gateway, proxy::Stop};
-
-/// What answers for the history: a path behind `/api/v1/history/`, and a query.
-pub type Past = Arc<dyn Fn(String, Option<String>) -> Answering + Send + Sync>;
-
-/// A whole answer, on its way.
-pub type Answering = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+use crate::{
+    gateway::Gateway,
+    history::{self, History},
+    proxy::Stop,
+};
 
 /// The operator's listener, before it serves.
 #[derive(Debug)]
@@ -50,7 +47,7 @@ impl Operator {
         gateway: &Gateway,
         programs: &[SocketAddr],
         metrics: Metrics,
-        past: Option<Past>,
+        past: History,
     ) -> io::Result<Self> {
         let settings = gateway.table().settings.admin.clone();
         let tokens = Tokens::of(&settings.state).map_err(io::Error::other)?;
@@ -67,10 +64,9 @@ impl Operator {
             .check(move |parts| tokens.identify(parts))
             .metrics(move || metrics.render())
             .resource("services", move |request| services.clone().answer(request))
-            .resource("reload", move |request| reload.clone().reload(request));
-        if let Some(past) = past {
-            admin = admin.resource("history", move |request| history(Arc::clone(&past), request));
-        }
+            .resource("reload", move |request| reload.clone().reload(request))
+            .resource("history", move |request| history(past.clone(), request))
+            .history(history::RANGES);
         for host in &settings.hosts {
             admin = admin.allow_host(host);
         }
@@ -93,7 +89,7 @@ impl Operator {
 }
 
 /// The history answers whole; here it gets the head that all answers have.
-async fn history(past: Past, request: AdminRequest) -> Result<Value, AdminRefusal> {
+async fn history(past: History, request: AdminRequest) -> Result<Value, AdminRefusal> {
     if request.method != Method::GET {
         return Err(AdminRefusal::method_not_allowed("GET, HEAD"));
     }
@@ -102,7 +98,8 @@ async fn history(past: Past, request: AdminRequest) -> Result<Value, AdminRefusa
             .to_string()
     };
     let path = request.path.iter().map(encode).collect::<Vec<_>>().join("/");
-    let (head, body) = past(path, request.query).await.into_parts();
+    let answer = history::answer(&past, &path, request.query.as_deref()).await;
+    let (head, body) = answer.into_parts();
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
         Err(never) => match never {},

@@ -99,7 +99,9 @@ impl Add {
             )));
         }
         let table = add.table()?;
-        config::init(&path)?;
+        config::init(&path).map_err(|error| {
+            Error::new(format_args!("{} can't be written: {error}", path.display()))
+        })?;
         services_d::put(&path, &name, &table)?;
         let is_running = reload(global).await?;
         let settings = config::load(&path)?;

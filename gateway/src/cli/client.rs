@@ -190,6 +190,8 @@ impl From<Refused> for Error {
         let message = super::show::plain(&refused.message);
         match refused.status {
             StatusCode::CONFLICT if refused.code.starts_with("stale") => Self::stale(message),
+            // It is about to stop, or has no more room: that passes.
+            StatusCode::SERVICE_UNAVAILABLE => Self::unreachable(message),
             StatusCode::UNAUTHORIZED => Self::new(
                 "the gateway does not know this token; --token-file names the file of the right one",
             ),

@@ -129,9 +129,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// From behind an event, or from now on.
+    /// From behind an event that the gateway has told, or from now on.
     pub fn new(client: Client, last: Option<String>) -> Self {
-        Self { client, last, stream: None, has_heard: false, is_lost: false }
+        let has_heard = last.is_some();
+        Self { client, last, stream: None, has_heard, is_lost: false }
     }
 
     pub fn base(&self) -> &str {

@@ -7,6 +7,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::ValueEnum;
@@ -21,9 +22,13 @@ use super::{Error, Global, Output, show};
 use crate::{
     admin::{Metrics, Operator},
     gateway::Gateway,
+    history, notify,
     proxy::Stop,
     serve,
 };
+
+/// How long the history and the notifications have for the last of it.
+const AT_THE_END: Duration = Duration::from_secs(5);
 
 /// Once it listens it prints where. On SIGTERM and SIGINT it takes no more
 /// requests, lets those that run come to their end, and ends; told a second time
@@ -61,8 +66,11 @@ impl Serve {
         let gateway = Gateway::start(path, settings);
         let bound = serve::bind(gateway.clone())?;
         let programs = bound.addresses().to_vec();
-        let operator = Operator::bind(&gateway, &programs, metrics.clone(), None).await?;
+        let history = history::start(&gateway, telling(&stop))?;
+        let operator =
+            Operator::bind(&gateway, &programs, metrics.clone(), history.clone()).await?;
         let admin = operator.address()?;
+        let notifications = notify::start(&gateway, telling(&stop));
 
         let mut beside = JoinSet::new();
         beside.spawn(metrics.keep_up(stop.clone()));
@@ -95,6 +103,13 @@ impl Serve {
         // At the end it is saved how the circuits are.
         let ((), ended) = tokio::join!(kept, running);
         while beside.join_next().await.is_some() {}
+        // A disk that is full or a target that is gone holds nothing up for long;
+        // what was not delivered is said where it is.
+        let (is_written, _) =
+            tokio::join!(history.finish(AT_THE_END), notifications.finish(AT_THE_END));
+        if !is_written {
+            tracing::warn!("the end of the history is lost: it can't be written");
+        }
         ended.map(|()| ExitCode::SUCCESS)
     }
 

@@ -132,6 +132,11 @@ impl Sources {
         }
     }
 
+    /// Whether the main file has nothing in it, as while it is written anew.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// The same, with another text for a service's file.
     pub(super) fn with(mut self, name: &str, text: Option<String>) -> Self {
         match text {

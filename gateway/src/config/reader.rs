@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, iter,
     net::SocketAddr,
     ops::Range,
     path::Path,
@@ -23,6 +23,8 @@ use super::{error::Problem, size};
 pub(super) struct Source<'s> {
     pub(super) file: &'s Path,
     text: &'s str,
+    /// Where its lines begin.
+    lines: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
     /// Lines that are no TOML: what else they seem to say is nobody's word.
     broken: RefCell<Vec<usize>>,
@@ -58,9 +60,11 @@ pub(super) struct Value<'s> {
 
 impl<'s> Source<'s> {
     pub(super) fn new(file: &'s Path, text: &'s str) -> Self {
+        let ends = text.match_indices('\n').map(|(end, _)| end + 1);
         Self {
             file,
             text,
+            lines: iter::once(0).chain(ends).collect(),
             problems: RefCell::default(),
             broken: RefCell::default(),
             is_lost: Cell::new(false),
@@ -87,12 +91,11 @@ impl<'s> Source<'s> {
     }
 
     pub(super) fn place(&self, offset: usize) -> Place {
-        let before = &self.text[..self.text.floor_boundary(offset)];
-        let line_begins = before.rfind('\n').map_or(0, |end| end + 1);
-        Place {
-            line: before.matches('\n').count() + 1,
-            column: before[line_begins..].chars().count() + 1,
-        }
+        let is_beginning = |at: &usize| self.text.is_char_boundary(*at);
+        let offset = (0..=offset.min(self.text.len())).rev().find(is_beginning).unwrap_or(0);
+        let line = self.lines.partition_point(|begin| *begin <= offset);
+        let column = self.text[self.lines[line - 1]..offset].chars().count() + 1;
+        Place { line, column }
     }
 
     pub(super) fn note(&self, place: &Place, key: &str, message: impl fmt::Display) {
@@ -106,18 +109,6 @@ impl<'s> Source<'s> {
 /// Parsers write over several lines.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-trait FloorBoundary {
-    fn floor_boundary(&self, offset: usize) -> usize;
-}
-
-impl FloorBoundary for str {
-    /// The nearest beginning of a character at or before this one.
-    fn floor_boundary(&self, offset: usize) -> usize {
-        let offset = offset.min(self.len());
-        (0..=offset).rev().find(|at| self.is_char_boundary(*at)).unwrap_or(0)
-    }
 }
 
 impl Place {

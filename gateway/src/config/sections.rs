@@ -94,7 +94,12 @@ fn state_directory(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
         let own = absolute("HOME").filter(|home| home != Path::new("/root"));
         absolute("XDG_STATE_HOME").or(own.map(|home| home.join(".local/state")))
     };
-    absolute("STATE_DIRECTORY")
+    // Of several the first is the unit's own.
+    let of_unit = variable("STATE_DIRECTORY").and_then(|paths| {
+        let first = paths.to_str()?.split(':').next().map(PathBuf::from);
+        first.filter(|path| path.is_absolute())
+    });
+    of_unit
         .or_else(|| of_user().map(|state| state.join("brk")))
         .unwrap_or_else(|| "/var/lib/brk".into())
 }
@@ -248,4 +253,26 @@ fn secret_in(path: &Path) -> Result<String, String> {
         }
     }
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_where_the_system_keeps_such() {
+        for (variables, expected) in [
+            (&[("STATE_DIRECTORY", "/a/brk:/b"), ("HOME", "/home/a")][..], "/a/brk"),
+            (&[("XDG_STATE_HOME", "/x"), ("HOME", "/home/a")], "/x/brk"),
+            (&[("XDG_STATE_HOME", "relative"), ("HOME", "/home/a")], "/home/a/.local/state/brk"),
+            (&[("HOME", "/root")], "/var/lib/brk"),
+            (&[], "/var/lib/brk"),
+        ] {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, path)| PathBuf::from(path))
+            };
+            assert_eq!(state_directory(variable), Path::new(expected), "{variables:?}");
+        }
+    }
 }

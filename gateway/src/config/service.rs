@@ -248,9 +248,8 @@ fn when_open(mut table: Table<'_>, base: &Path) -> Option<WhenOpen> {
     let chosen: Vec<&str> = chosen.into_iter().filter_map(|(is, key)| is.then_some(key)).collect();
     if chosen.len() > 1 {
         let chosen = chosen.join("` and `");
-        let message = format_args!(
-            "has `{chosen}`, but must have one of them (`respond` may be beside `stale`)"
-        );
+        let message =
+            format!("has `{chosen}`, but must have one of them (`respond` may be beside `stale`)");
         table.refuse("", message);
     }
     table.finish();

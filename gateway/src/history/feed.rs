@@ -184,7 +184,7 @@ impl<K: Fn() -> config::History> Feed<K> {
     fn find_circuits(&mut self) {
         self.looked_after = self.registry.events_after(0, 0).last_id;
         let registry = &self.registry;
-        self.circuits.retain(|name, _| registry.get(name).is_some());
+        self.circuits.retain(|_, circuit| registry.vitals(circuit).is_some());
         for circuit in self.registry.circuits() {
             if !self.circuits.contains_key(circuit.name()) {
                 self.begin(circuit);

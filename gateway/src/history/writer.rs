@@ -109,13 +109,13 @@ impl Writer {
             }
             Err(OpenError::Other(error)) => (error.to_string(), None),
         };
-        self.store = None;
         metrics::counter!("brk_history_write_failures_total").increment(1);
         let path = self.path.display();
         if let Some(unsaid) = self.failures.is_due() {
             tracing::warn!(%path, unsaid, "the history could not be written: {why}");
         }
         if let Some(as_what) = aside {
+            self.store = None;
             match store::set_aside(&self.path, &as_what) {
                 Ok(aside) => {
                     let aside: &Path = &aside;

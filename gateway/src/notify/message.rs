@@ -62,16 +62,12 @@ impl Message {
             (Condition::Closed, Condition::Flapping) => "is calm again, and closed",
             (Condition::Open, Condition::Flapping) => "flaps no longer, and is open",
             (Condition::Closed, _) => "is closed again",
+            (Condition::Open, _) => "is open",
             (Condition::Flapping, _) => "is flapping: it opens again and again",
+            (Condition::Held(OverrideKind::ForceOpen), _) => "is held open",
+            (Condition::Held(OverrideKind::ForceClosed), _) => "is held closed",
+            (Condition::Held(_), _) => "is only observed",
             (Condition::Removed, _) => "was removed",
-            (other, _) => spoken(other),
-        };
-        let is = if matches!(condition, Condition::Open | Condition::Held(_))
-            && is == spoken(condition)
-        {
-            format!("is {is}")
-        } else {
-            is.to_owned()
         };
         one_line(&format!("{} {is}", self.service))
     }

@@ -28,6 +28,8 @@ pub(super) struct Watcher {
     target: watch::Receiver<Arc<Target>>,
     outbox: Arc<Outbox>,
     stories: BTreeMap<Arc<str>, Story<Note>>,
+    /// Events up to this one had happened when the circuits were looked at.
+    looked_after: u64,
 }
 
 impl Watcher {
@@ -38,7 +40,8 @@ impl Watcher {
         outbox: Arc<Outbox>,
     ) -> Self {
         let subscription = registry.subscribe();
-        let mut watcher = Self { registry, subscription, target, outbox, stories: BTreeMap::new() };
+        let stories = BTreeMap::new();
+        let mut watcher = Self { registry, subscription, target, outbox, stories, looked_after: 0 };
         watcher.look();
         watcher
     }
@@ -64,9 +67,7 @@ impl Watcher {
                 () = until(due) => self.tell(),
             }
         }
-        while let Some(event) = self.subscription.try_next().transpose() {
-            self.take_in(event);
-        }
+        self.read_all();
         self.tell();
         self.outbox.close();
         let untold: usize = self.stories.values().map(Story::untold).sum();
@@ -86,8 +87,15 @@ impl Watcher {
         services.is_empty() || services.iter().any(|of| of == service)
     }
 
+    fn read_all(&mut self) {
+        while let Some(event) = self.subscription.try_next().transpose() {
+            self.take_in(event);
+        }
+    }
+
     /// The target was configured anew.
     fn change(&mut self) {
+        self.read_all();
         let rules = self.rules();
         self.stories.values_mut().for_each(|story| story.set_rules(rules));
         let target = Arc::clone(&self.target.borrow());
@@ -99,7 +107,8 @@ impl Watcher {
 
     fn take_in(&mut self, next: Result<Arc<Event>, Lagged>) {
         match next {
-            Ok(event) => self.hear(&event),
+            Ok(event) if event.id > self.looked_after => self.hear(&event),
+            Ok(_) => {}
             Err(_) => self.look(),
         }
     }
@@ -130,6 +139,7 @@ impl Watcher {
 
     /// Looks how all circuits are, where events don't say it.
     fn look(&mut self) {
+        self.looked_after = self.registry.events_after(0, 0).last_id;
         let circuits = self.registry.circuits();
         let gone: Vec<_> = {
             let is_gone = |service: &&Arc<str>| circuits.iter().all(|c| c.name() != &***service);

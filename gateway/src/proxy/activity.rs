@@ -96,10 +96,9 @@ impl Activity {
     pub(super) fn look(&self) -> Look {
         let elapsed = self.elapsed();
         let header_timeout = nanos(self.header_timeout);
-        let write_timeout = self.write_timeout.load(Relaxed);
         let blocked_since = self.blocked_since.load(Relaxed);
         let next = if blocked_since != NEVER {
-            let over = blocked_since.saturating_add(write_timeout);
+            let over = blocked_since.saturating_add(self.write_timeout.load(Relaxed));
             if over <= elapsed {
                 return Look::Blocked;
             }
@@ -109,11 +108,23 @@ impl Activity {
             if over <= elapsed {
                 return Look::Idle;
             }
-            over.min(elapsed.saturating_add(write_timeout))
+            over
         } else {
-            elapsed.saturating_add(header_timeout.min(write_timeout))
+            elapsed.saturating_add(header_timeout)
         };
-        Look::Again(self.born + Duration::from_nanos(next))
+        Look::Again(self.at(next))
+    }
+
+    /// Until when the caller may take nothing, if it takes nothing now. To be
+    /// asked whenever the connection has been polled.
+    pub(super) fn blocked_until(&self) -> Option<Instant> {
+        let since = self.blocked_since.load(Relaxed);
+        let until = || self.at(since.saturating_add(self.write_timeout.load(Relaxed)));
+        (since != NEVER).then(until)
+    }
+
+    fn at(&self, nanos: u64) -> Instant {
+        self.born + Duration::from_nanos(nanos)
     }
 
     fn elapsed(&self) -> u64 {

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::{
     body::Incoming,
@@ -60,7 +61,7 @@ pub(super) struct Start {
 /// A connection's place among those that there may be. The worker stays until
 /// the last has been given up.
 pub(super) struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
     _open: mpsc::Sender<Infallible>,
 }
 
@@ -137,9 +138,10 @@ struct Seats {
 }
 
 impl Seats {
-    async fn take(&self) -> Option<Arc<Seat>> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await.ok()?;
-        Some(Arc::new(Seat { _permit: permit, _open: self.open.clone() }))
+    async fn take(&self) -> Arc<Seat> {
+        // Never closed, so never an error.
+        let permit = Arc::clone(&self.connections).acquire_owned().await.ok();
+        Arc::new(Seat { _permit: permit, _open: self.open.clone() })
     }
 }
 
@@ -161,7 +163,11 @@ async fn accept(listener: TcpListener, worker: Arc<Worker>, seats: Seats, stop: 
             seat = seats.take() => seat,
             () = told.told() => break,
         };
-        let Some(seat) = seat else { break };
+        tokio::spawn(connection(stream, peer, seat, Arc::clone(&worker), stop.clone()));
+    }
+    // Who was in the queue when the stop was told may have asked already.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        let Some(seat) = seats.take().now_or_never() else { break };
         tokio::spawn(connection(stream, peer, seat, Arc::clone(&worker), stop.clone()));
     }
 }
@@ -183,6 +189,7 @@ async fn connection(
     let activity = Activity::new(server.header_timeout);
     let mut io = Watched::new(stream, Arc::clone(&activity));
     let version = tokio::select! {
+        biased;
         version = tokio::time::timeout(server.header_timeout, io.version()) => version,
         () = stop.told() => return,
     };
@@ -250,6 +257,11 @@ async fn attend<C>(
                 is_stopping = true;
                 shut_down(connection.as_mut());
                 continue;
+            }
+            if let Some(until) = activity.blocked_until() {
+                if until < timer.deadline() {
+                    timer.as_mut().reset(until);
+                }
             }
             if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;

@@ -76,7 +76,8 @@ impl Running {
     }
 
     pub async fn caller(&self) -> Caller {
-        Caller(TcpStream::connect(self.address).await.expect("the gateway listens"))
+        let stream = TcpStream::connect(self.address).await.expect("the gateway listens");
+        Caller { stream, ahead: Vec::new() }
     }
 
     /// One exchange on a connection of its own, read to the connection's end.
@@ -148,32 +149,48 @@ pub fn service(name: &str, upstream: SocketAddr) -> Service {
 }
 
 /// A connection whose bytes are written by hand.
-pub struct Caller(pub TcpStream);
+pub struct Caller {
+    pub stream: TcpStream,
+    /// Read, and not asked for yet.
+    ahead: Vec<u8>,
+}
 
 impl Caller {
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        self.0.write_all(bytes.as_ref()).await.expect("the gateway reads");
+        self.stream.write_all(bytes.as_ref()).await.expect("the gateway reads");
     }
 
-    /// Reads until the text is there.
+    /// Reads until the text is there, and not beyond.
     pub async fn until(&mut self, text: &str) -> String {
-        let mut read = Vec::new();
+        let end = |ahead: &[u8]| {
+            let at = ahead.windows(text.len()).position(|window| window == text.as_bytes());
+            at.map(|at| at + text.len())
+        };
         guard(async {
-            while !String::from_utf8_lossy(&read).contains(text) {
-                let byte = self.0.read_u8().await;
-                let so_far = String::from_utf8_lossy(&read);
-                read.push(byte.unwrap_or_else(|error| panic!("{error} after {so_far:?}")));
+            loop {
+                if let Some(end) = end(&self.ahead) {
+                    let rest = self.ahead.split_off(end);
+                    let read = std::mem::replace(&mut self.ahead, rest);
+                    return String::from_utf8(read).expect("text");
+                }
+                let read = self.stream.read_buf(&mut self.ahead).await;
+                let so_far = String::from_utf8_lossy(&self.ahead);
+                assert!(read.is_ok_and(|read| read > 0), "no {text:?} in {so_far:?}");
             }
         })
-        .await;
-        String::from_utf8(read).expect("text")
+        .await
+    }
+
+    /// Bytes that were read beyond what was asked for.
+    pub fn ahead(&self) -> usize {
+        self.ahead.len()
     }
 
     /// Reads to the connection's end.
     pub async fn rest(&mut self) -> String {
-        let mut read = Vec::new();
+        let mut read = std::mem::take(&mut self.ahead);
         // A reset after the last byte is an end, too.
-        let _ = guard(self.0.read_to_end(&mut read)).await;
+        let _ = guard(self.stream.read_to_end(&mut read)).await;
         String::from_utf8(read).expect("text")
     }
 }
