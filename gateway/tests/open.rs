@@ -28,12 +28,12 @@ async fn an_upstream_that_hangs_opens_the_circuit_and_then_nobody_waits() {
     let mock = Mock::that(|| Does::Hangs);
     let (stack, circuit) = protect(settings(circuit()), &mock);
     for _ in 0..10 {
-        let began = tokio::time::Instant::now();
+        let began = now();
         let late = ask(&stack, get()).await;
         assert_eq!((late.status(), began.elapsed()), (StatusCode::GATEWAY_TIMEOUT, HEAD));
         assert_eq!(signed(&late)[2..], [Some("error"), Some("upstream-timeout")]);
     }
-    let began = tokio::time::Instant::now();
+    let began = now();
     let refused = ask(&stack, get()).await;
     assert_eq!(
         (refused.status(), began.elapsed()),
@@ -329,7 +329,7 @@ async fn a_total_time_shorter_than_the_attempts_does_not_hide_a_hang() {
     own.timeouts.total = Some(HEAD / 5);
     let (stack, circuit) = protect(own, &Mock::that(|| Does::Hangs));
     for _ in 0..10 {
-        let began = tokio::time::Instant::now();
+        let began = now();
         assert_eq!(ask(&stack, get()).await.status(), StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(began.elapsed(), HEAD / 5);
     }
@@ -419,7 +419,7 @@ async fn the_total_time_ends_a_slow_caller_and_blames_nobody() {
     own.timeouts.total = Some(2 * HEAD);
     let (stack, circuit) = protect(own, &Mock::ok());
     let mut caller = wire(stack);
-    let began = tokio::time::Instant::now();
+    let began = now();
     caller
         .write_all(b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 10\r\n\r\n")
         .await

@@ -53,7 +53,8 @@ async fn only_what_another_attempt_may_mend_is_tried_again() {
         response.headers_mut().insert("retry-after", HeaderValue::from_static("1"));
         Does::Answers(response)
     }
-    let cases: [(&str, fn() -> Does, usize); 16] = [
+    type Case = (&'static str, fn() -> Does, usize);
+    let cases: [Case; 16] = [
         ("200", || status(200), 1),
         ("404", || status(404), 1),
         ("429", || status(429), 1),
@@ -130,7 +131,7 @@ async fn an_open_circuit_is_asked_once() {
     let mock = Mock::that(no_connection);
     let (stack, circuit) = protect(retrying(circuit(), 100, 1_000.0), &mock);
     circuit.trip();
-    let began = tokio::time::Instant::now();
+    let began = now();
     assert_eq!(ask(&stack, get()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!((mock.calls(), began.elapsed()), (0, Duration::ZERO));
     assert_eq!(circuit.snapshot().totals.rejected, 1);
@@ -199,7 +200,7 @@ async fn no_attempt_begins_when_the_total_time_would_be_over() {
     own.timeouts.total = Some(Duration::from_secs(2));
     let mock = Mock::that(no_connection);
     let (stack, _) = protect(own, &mock);
-    let began = tokio::time::Instant::now();
+    let began = now();
     assert_eq!(ask(&stack, get()).await.status(), StatusCode::BAD_GATEWAY);
     assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(mock.calls() > 4, "{}", mock.calls());
@@ -211,7 +212,7 @@ async fn an_attempt_cut_short_by_the_total_time_is_no_failure() {
     own.timeouts.total = Some(HEAD);
     let mock = Mock::that(no_connection).then(|| Does::Hangs);
     let (stack, circuit) = protect(own, &mock);
-    let began = tokio::time::Instant::now();
+    let began = now();
     let answer = ask(&stack, get()).await;
     assert_eq!((answer.status(), began.elapsed()), (StatusCode::GATEWAY_TIMEOUT, HEAD));
     assert_eq!(signed(&answer)[3], Some("out-of-time"));

@@ -9,7 +9,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,8 +23,8 @@ use tower::{
     util::{BoxCloneService, MapResponse},
 };
 use tower_breaker::{
-    AtEndOfBody, CircuitBreaker, CircuitBreakerLayer, Classify, HttpClassifier, Outcome,
-    RetryBudget, RetryPolicy, StaleIfErrorLayer, WhenOpen,
+    AtEndOfBody, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Classify, HttpClassifier,
+    Outcome, Reject, RetryBudget, RetryPolicy, StaleIfErrorLayer, WhenOpen,
 };
 
 use super::{
@@ -233,7 +233,7 @@ enum Judged<F> {
     AtEnd(ToEnd<F>),
 }
 
-type ToEnd<F> = CircuitBreaker<Attempts<F>, Verdict, tower_breaker::Reject, AtEndOfBody>;
+type ToEnd<F> = CircuitBreaker<Attempts<F>, Verdict, Reject, AtEndOfBody>;
 
 impl<F: Forward> Judged<F> {
     fn new(service: &gateway::Service, attempts: Attempts<F>) -> Self {
@@ -358,26 +358,23 @@ fn falling_back<F: Forward>(
 ) -> BoxCloneService<Request<Body>, Response<Body>, BoxError> {
     // A service is `Send` and need not be `Sync`; what is called by reference
     // must be.
-    let spare = std::sync::Mutex::new(spare);
-    let spare = Arc::new(spare);
-    let layer = layer(service).fallback_with(
-        move |request: Request<Body>, open: tower_breaker::CircuitOpen| {
-            let spare = spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            async move {
-                match spare.oneshot(request).await {
-                    Ok(mut response) => {
-                        response.extensions_mut().insert(Source::Fallback(open));
-                        Ok(response)
-                    }
-                    Err(error) if is_the_callers(&error) => Err(error),
-                    Err(error) => {
-                        tracing::warn!(service = open.name(), %error, "the fallback failed, too");
-                        Err(BoxError::from(open))
-                    }
+    let spare = Arc::new(Mutex::new(spare));
+    let layer = layer(service).fallback_with(move |request: Request<Body>, open: CircuitOpen| {
+        let spare = spare.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move {
+            match spare.oneshot(request).await {
+                Ok(mut response) => {
+                    response.extensions_mut().insert(Source::Fallback(open));
+                    Ok(response)
+                }
+                Err(error) if is_the_callers(&error) => Err(error),
+                Err(error) => {
+                    tracing::debug!(service = open.name(), %error, "the fallback failed, too");
+                    Err(BoxError::from(open))
                 }
             }
-        },
-    );
+        }
+    });
     if service.settings.until_end_of_body {
         let breaker = layer.until_end_of_body().layer(attempts);
         BoxCloneService::new(breaker.map_response(|response| response.map(Body::wrap)))

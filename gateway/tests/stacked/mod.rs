@@ -94,12 +94,11 @@ impl Service<Request<Body>> for Mock {
             let does = {
                 let mut told = told.lock().unwrap();
                 told.seen.push(Request::from_parts(head, body));
-                let turn = match told.turns.len() {
+                match told.turns.len() {
                     0 => panic!("nobody said what to do"),
                     1 => told.turns[0](),
                     _ => told.turns.pop_front().unwrap()(),
-                };
-                turn
+                }
             };
             match does {
                 Does::Answers(response) => Ok(response),
@@ -178,6 +177,12 @@ pub fn service(settings: config::Service) -> Arc<gateway::Service> {
 pub fn protect(settings: config::Service, mock: &Mock) -> (Stack<Mock>, Circuit) {
     let service = service(settings);
     (stack(&service, mock.clone()), service.circuit.clone())
+}
+
+/// What it is by the runtime's clock, which stands still unless it is moved.
+#[expect(clippy::disallowed_methods, reason = "a test's own time, not a circuit's")]
+pub fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
 }
 
 pub fn get() -> Request<Body> {
