@@ -82,6 +82,7 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
+    defaults::Watchers,
     machine::{Facts, Gate, Machine, Rejection, Ticket},
     outcome::FallbackEnd,
     overrides::Override,
@@ -115,17 +116,13 @@ pub struct Circuit(Arc<Lanes>);
 impl Circuit {
     /// A closed circuit.
     pub fn new(config: Config) -> Self {
-        Self::of_group(config, None, crate::defaults::observers())
+        Self::of_group(config, None, Watchers::of_circuit())
     }
 
-    /// A circuit that is one of many, watched by `more` besides the observers of
+    /// A circuit that is one of many, watched by these besides the observers of
     /// its configuration.
-    pub(crate) fn of_group(
-        config: Config,
-        key: Option<Arc<str>>,
-        more: Vec<Arc<dyn Observer>>,
-    ) -> Self {
-        Self::after(None, config, key, more)
+    pub(crate) fn of_group(config: Config, key: Option<Arc<str>>, watchers: Watchers) -> Self {
+        Self::after(None, config, key, watchers)
     }
 
     /// A circuit, in the place of one that was saved.
@@ -133,7 +130,7 @@ impl Circuit {
         legacy: Option<saved::Legacy>,
         mut config: Config,
         key: Option<Arc<str>>,
-        more: Vec<Arc<dyn Observer>>,
+        watchers: Watchers,
     ) -> Self {
         let born = config.clock.now();
         let seed = config.rules.open_for.seed_or(random_seed);
@@ -142,7 +139,8 @@ impl Circuit {
             let birth = Birth { at: born, clock: config.clock.clone(), seed };
             following::Followers::of(&mut config, &birth)
         };
-        config.observers.0.extend(more);
+        config.observers.series = watchers.series;
+        config.observers.others.extend(watchers.observers);
         Self::assemble(
             config,
             key,

@@ -18,7 +18,7 @@ use super::{
     clock::{self, Clock},
     gate::{GateWord, Word},
     lane::{AllCounters, Counters},
-    observer::{Call, Observers, Reconfigured, Transition},
+    observer::{Call, Observer, Observers, Reconfigured, Transition, tell_each},
     pace::Pace,
     permit::Reading,
     snapshot::WindowSnapshot,
@@ -53,8 +53,8 @@ pub(super) struct Shared {
     /// How long the state it was born in had lasted.
     pub(super) inherited: Duration,
     pub(super) observers: Observers,
-    /// Those of them that hear of every call.
-    pub(super) call_observers: Observers,
+    /// Those of them that hear of every call, besides the series.
+    pub(super) call_observers: Vec<Arc<dyn Observer>>,
     pub(super) pace: Pace,
     #[cfg(feature = "health-check")]
     pub(super) health_check: health_check::Running,
@@ -119,14 +119,15 @@ impl Shared {
         if let Some(followers) = self.followers() {
             followers.refused(self.now());
         }
-        if !self.observers.is_empty() {
+        self.observers.series.rejection(open);
+        if !self.observers.others.is_empty() {
             self.tell_observers_of_refusal(open);
         }
     }
 
     #[inline(never)]
     fn tell_observers_of_refusal(&self, open: &CircuitOpen) {
-        self.observers.tell(|observer| observer.on_rejection(open));
+        tell_each(&self.observers.others, |observer| observer.on_rejection(open));
     }
 
     /// How a call counts that ended so.
@@ -349,6 +350,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn tell_call(&self, end: CallEnd, slow: bool, reading: Reading) {
+        self.observers.series.call(&self.name, end, slow, reading);
         if !self.call_observers.is_empty() {
             self.tell_observers_of_call(end, slow, reading);
         }
@@ -362,7 +364,7 @@ impl Shared {
     fn tell_observers_of_call(&self, end: CallEnd, slow: bool, reading: Reading) {
         let (circuit, key) = (&*self.name, self.key.as_deref());
         let call = Call { circuit, key, end, slow, latency: reading.latency() };
-        self.call_observers.tell(|observer| observer.on_call(&call));
+        tell_each(&self.call_observers, |observer| observer.on_call(&call));
     }
 
     pub(super) fn tell(&self, fact: Fact) {
