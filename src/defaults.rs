@@ -60,10 +60,20 @@ impl Series {
     pub(crate) fn call(&self, circuit: &str, end: CallEnd, slow: bool, reading: Reading) {
         #[cfg(feature = "metrics")]
         if let Some(metrics) = &self.metrics {
-            let tell = || metrics.call(circuit, end, slow, reading.latency());
-            // The hook has reported it; there is nobody else to tell.
-            let _ = catch_unwind(AssertUnwindSafe(tell));
+            match metrics.counter(end) {
+                Some(counter) if !slow && !reading.is_timed() => {
+                    report(|| counter.increment(1));
+                }
+                _ => Self::call_apart(metrics, circuit, end, slow, reading),
+            }
         }
+    }
+
+    /// Apart, because few calls are slow, the first, or timed.
+    #[cfg(feature = "metrics")]
+    #[inline(never)]
+    fn call_apart(metrics: &Metrics, circuit: &str, end: CallEnd, slow: bool, reading: Reading) {
+        report(|| metrics.call(circuit, end, slow, reading.latency()));
     }
 
     /// A call was not admitted.
@@ -72,8 +82,10 @@ impl Series {
     pub(crate) fn rejection(&self, open: &CircuitOpen) {
         #[cfg(feature = "metrics")]
         if let Some(metrics) = &self.metrics {
-            // The hook has reported it; there is nobody else to tell.
-            let _ = catch_unwind(AssertUnwindSafe(|| metrics.rejection(open)));
+            match metrics.rejections() {
+                Some(counter) => report(|| counter.increment(1)),
+                None => report(|| metrics.first_rejection(open)),
+            }
         }
     }
 }
@@ -83,6 +95,13 @@ impl From<Arc<Metrics>> for Series {
     fn from(metrics: Arc<Metrics>) -> Self {
         Self { metrics: Some(metrics) }
     }
+}
+
+#[cfg(feature = "metrics")]
+#[inline(always)]
+fn report(report: impl FnOnce()) {
+    // The hook has reported a recorder that panics; there is nobody else to tell.
+    let _ = catch_unwind(AssertUnwindSafe(report));
 }
 
 /// Those observers of one circuit that hear of no calls.

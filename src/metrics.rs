@@ -155,8 +155,19 @@ impl Metrics {
         })
     }
 
+    /// What counts calls that end so, once there is one.
+    #[inline(always)]
+    pub(crate) fn counter(&self, end: CallEnd) -> Option<&Counter> {
+        self.handles.get().map(|handles| &handles.calls[end as usize])
+    }
+
+    /// What counts calls that are not admitted, once there is one.
+    #[inline(always)]
+    pub(crate) fn rejections(&self) -> Option<&Counter> {
+        self.handles.get().map(|handles| &handles.rejections)
+    }
+
     /// An admitted call ended.
-    #[inline]
     pub(crate) fn call(&self, circuit: &str, end: CallEnd, slow: bool, latency: Option<Duration>) {
         self.handles(circuit).calls[end as usize].increment(1);
         if slow || latency.is_some() {
@@ -164,12 +175,10 @@ impl Metrics {
         }
     }
 
-    /// A call was not admitted.
-    #[inline]
-    pub(crate) fn rejection(&self, open: &CircuitOpen) {
-        let handles = self.handles.get();
-        let handles = handles.unwrap_or_else(|| self.handles_in(open.state(), open.name()));
-        handles.rejections.increment(1);
+    /// A call was not admitted, and nobody was told of anything before.
+    #[cold]
+    pub(crate) fn first_rejection(&self, open: &CircuitOpen) {
+        self.handles_in(open.state(), open.name()).rejections.increment(1);
     }
 
     /// Apart, so that a call that was not measured need not carry it.

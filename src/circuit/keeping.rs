@@ -68,7 +68,7 @@ impl Circuit {
     /// Refuses a call for a reason of the group's.
     pub(crate) fn turn_away(&self) -> CircuitOpen {
         self.count_rejection();
-        self.0.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
+        self.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
     }
 
     /// Opens it for a reason of the group's, if it is closed.

@@ -15,14 +15,15 @@ use std::{
 
 use super::{
     Circuit,
+    circuit_open::Label,
     flights::Flights,
     pace::Timing,
-    permit::Permit,
+    permit::{Permit, Started},
     shared::Shared,
     sync::{AtomicU64, Ordering},
     tally::Tally,
 };
-use crate::{machine::Ticket, time::Time};
+use crate::machine::Ticket;
 
 /// A handle's way to its circuit.
 pub(super) struct Lanes {
@@ -35,6 +36,8 @@ pub(super) struct Lanes {
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
+    /// The circuit's, and the lane's own: refusals hold it.
+    pub(super) label: Arc<Label>,
     handle: Weak<Lanes>,
     _apart: Apart,
 }
@@ -94,6 +97,7 @@ impl Lanes {
             Arc::new(Lane {
                 shared: Arc::clone(&self.shared),
                 counters: self.shared.counters.of_lane(index),
+                label: Arc::new(self.shared.label()),
                 handle: Arc::downgrade(self),
                 _apart: Apart::default(),
             })
@@ -139,9 +143,9 @@ impl Lane {
         measured: bool,
     ) -> Permit {
         let (ticket, started) = match shared.pace.timing(measured, &self.counters) {
-            Timing::No => (Ticket::call(generation), Time::NEVER),
-            Timing::Sampled => (Ticket::sample(generation), shared.now()),
-            Timing::Yes => (Ticket::call(generation), shared.now()),
+            Timing::No => (Ticket::call(generation), Started::Untimed),
+            Timing::Sampled => (Ticket::sample(generation), shared.start()),
+            Timing::Yes => (Ticket::call(generation), shared.start()),
         };
         Permit::new(Arc::clone(self), ticket, started)
     }

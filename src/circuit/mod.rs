@@ -72,6 +72,7 @@ use self::{
     gate::{GateWord, Word},
     lane::{AllCounters, Lanes},
     pace::{Pace, Timing},
+    permit::Started,
     shared::{Alone, Core, Shared},
     sync::{AtomicU64, Mutex, Ordering},
 };
@@ -395,8 +396,9 @@ impl Circuit {
     fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                self.count_rejection();
-                return Err(self.0.refuse_for(left));
+                let open = self.waiting(left);
+                self.0.tell_refusal(&open);
+                return Err(open);
             }
         }
         self.ask_machine(true, measured)
@@ -421,13 +423,15 @@ impl Circuit {
         match admitted {
             Ok(ticket) => {
                 let (ticket, started) = match self.0.pace.timing(measured, &lane.counters) {
-                    Timing::Yes => (ticket, now),
-                    Timing::Sampled if ticket.is_call() => (Ticket::sample(ticket.generation), now),
-                    Timing::Sampled | Timing::No => (ticket, Time::NEVER),
+                    Timing::Yes => (ticket, Started::At(now)),
+                    Timing::Sampled if ticket.is_call() => {
+                        (Ticket::sample(ticket.generation), Started::At(now))
+                    }
+                    Timing::Sampled | Timing::No => (ticket, Started::Untimed),
                 };
                 Ok(Permit::new(Arc::clone(lane), ticket, started))
             }
-            Err(rejection) => Err(self.0.refuse(rejection)),
+            Err(rejection) => Err(self.refuse(rejection)),
         }
     }
 
@@ -460,11 +464,14 @@ impl Circuit {
     fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                self.count_rejection();
-                return Err(self.0.refuse_boxed_for(left));
+                // In its box from the beginning: an error that is moved costs more
+                // than the rest of it.
+                let open = Box::new(self.waiting(left));
+                self.0.tell_refusal(&open);
+                return Err(open);
             }
         }
-        self.look_with_machine(true).map_err(|rejection| Box::new(self.0.refuse(rejection)))
+        self.look_with_machine(true).map_err(|rejection| Box::new(self.refuse(rejection)))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -495,7 +502,22 @@ impl Circuit {
             }
             Err(rejection) => rejection,
         };
-        self.0.refuse(rejection)
+        self.refuse(rejection)
+    }
+
+    /// Refuses, and tells.
+    fn refuse(&self, rejection: Rejection) -> CircuitOpen {
+        let open = CircuitOpen::new(Arc::clone(&self.0.lane().label), rejection);
+        self.0.tell_refusal(&open);
+        open
+    }
+
+    /// Counts a refusal while open, for so many nanoseconds more.
+    #[inline(always)]
+    fn waiting(&self, nanos: u64) -> CircuitOpen {
+        let lane = self.0.lane();
+        lane.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        CircuitOpen::waiting(Arc::clone(&lane.label), nanos.min(u64::MAX - 1))
     }
 
     /// Whether a permit would be granted now; if not, the task is registered

@@ -14,18 +14,18 @@ use super::health_check;
 #[cfg(feature = "tokio")]
 use super::waiter;
 use super::{
-    circuit_open::CircuitOpen,
+    circuit_open::{CircuitOpen, Label},
     clock::{self, Clock},
     gate::{GateWord, Word},
     lane::{AllCounters, Counters},
     observer::{Call, Observer, Observers, Reconfigured, Transition, tell_each},
     pace::Pace,
-    permit::Reading,
+    permit::{Reading, Started},
     snapshot::WindowSnapshot,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket, View},
+    machine::{self, End, Fact, Facts, Gate, Machine, Ticket, View},
     outcome::{CallEnd, FallbackEnd, Outcome},
     time::Time,
     totals::Totals,
@@ -84,37 +84,8 @@ pub(super) struct Core {
 }
 
 impl Shared {
-    pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
-        self.tell_refusal(&open);
-        open
-    }
-
-    /// Refuses while open, for so many nanoseconds more.
-    #[inline]
-    pub(super) fn refuse_for(&self, nanos: u64) -> CircuitOpen {
-        let open = self.waiting(nanos);
-        self.tell_refusal(&open);
-        open
-    }
-
-    /// The same in a box, made there: an error that is moved costs more than the
-    /// rest of it.
-    #[inline]
-    pub(super) fn refuse_boxed_for(&self, nanos: u64) -> Box<CircuitOpen> {
-        let open = Box::new(self.waiting(nanos));
-        self.tell_refusal(&open);
-        open
-    }
-
     #[inline(always)]
-    fn waiting(&self, nanos: u64) -> CircuitOpen {
-        let nanos = nanos.min(u64::MAX - 1);
-        CircuitOpen::waiting(Arc::clone(&self.name), self.key.clone(), nanos)
-    }
-
-    #[inline]
-    fn tell_refusal(&self, open: &CircuitOpen) {
+    pub(super) fn tell_refusal(&self, open: &CircuitOpen) {
         #[cfg(feature = "shadow")]
         if let Some(followers) = self.followers() {
             followers.refused(self.now());
@@ -157,6 +128,11 @@ impl Shared {
         self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
     }
 
+    /// What a refusal says of the circuit.
+    pub(super) fn label(&self) -> Label {
+        Label { name: Arc::clone(&self.name), key: self.key.clone() }
+    }
+
     #[cfg(feature = "shadow")]
     #[inline]
     pub(super) fn followers(&self) -> Option<&following::Followers> {
@@ -187,6 +163,25 @@ impl Shared {
             return Time::from_nanos(clock.elapsed().saturating_sub(self.born_fast));
         }
         self.time(self.clock.now())
+    }
+
+    /// When a call begins that is timed.
+    #[inline]
+    pub(super) fn start(&self) -> Started {
+        #[cfg(feature = "fast-clock")]
+        if self.clock.as_fast().is_some() {
+            return Started::At(self.now());
+        }
+        Started::Instant(self.clock.now())
+    }
+
+    /// When a permit was issued, in the circuit's own time.
+    pub(super) fn began_at(&self, started: Started) -> Time {
+        match started {
+            Started::Untimed => Time::NEVER,
+            Started::Instant(instant) => self.time(instant),
+            Started::At(time) => time,
+        }
     }
 
     pub(super) fn update<R>(&self, change: impl FnOnce(&mut Machine, Time, &mut Facts) -> R) -> R {
