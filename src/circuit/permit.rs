@@ -117,8 +117,16 @@ impl Permit {
     }
 
     /// Reads the clock, if anybody wants to know how long the call took.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self) -> Reading {
+        match self.started {
+            Started::Untimed => Reading::NONE,
+            _ => self.read_clock(),
+        }
+    }
+
+    #[inline(never)]
+    fn read_clock(&self) -> Reading {
         match self.started {
             Started::Untimed => Reading::NONE,
             Started::Instant(started) => {
