@@ -38,22 +38,36 @@ pub struct CircuitOpen {
 
 /// Which circuit it was.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Label {
-    pub(super) name: Arc<str>,
-    pub(super) key: Option<Arc<str>>,
+struct Label {
+    name: Arc<str>,
+    key: Option<Arc<str>>,
 }
 
 impl CircuitOpen {
-    pub(super) fn new(circuit: Arc<Label>, rejection: Rejection) -> Self {
-        let Rejection { state, percent, retry_after } = rejection;
-        let retry_after = retry_after.map_or(u64::MAX, |wait| nanos(wait).min(u64::MAX - 1));
-        Self { circuit, state, percent, retry_after }
+    /// That of an open circuit, to be copied.
+    pub(super) fn template(name: Arc<str>, key: Option<Arc<str>>) -> Self {
+        let circuit = Arc::new(Label { name, key });
+        Self { circuit, state: State::Open, percent: None, retry_after: 0 }
     }
 
-    /// That of an open circuit, for so many nanoseconds more.
+    /// The same, refused for that reason.
+    pub(super) fn like(&self, rejection: Rejection) -> Self {
+        let Rejection { state, percent, retry_after } = rejection;
+        let retry_after = retry_after.map_or(u64::MAX, |wait| nanos(wait).min(u64::MAX - 1));
+        Self { circuit: Arc::clone(&self.circuit), state, percent, retry_after }
+    }
+
+    /// The same of a circuit that is open for so many nanoseconds more.
     #[inline(always)]
-    pub(super) fn waiting(circuit: Arc<Label>, nanos: u64) -> Self {
-        Self { circuit, state: State::Open, percent: None, retry_after: nanos }
+    pub(super) fn waiting(&self, nanos: u64) -> Self {
+        let circuit = Arc::clone(&self.circuit);
+        Self { circuit, state: State::Open, percent: None, retry_after: nanos.min(u64::MAX - 1) }
+    }
+
+    /// Makes it that of a circuit that is open for so many nanoseconds more.
+    #[inline(always)]
+    pub(super) fn wait(&mut self, nanos: u64) {
+        self.retry_after = nanos.min(u64::MAX - 1);
     }
 
     /// The circuit's name.

@@ -67,7 +67,7 @@ impl Circuit {
 
     /// Refuses a call for a reason of the group's.
     pub(crate) fn turn_away(&self) -> CircuitOpen {
-        self.count_rejection();
+        self.reject();
         self.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
     }
 

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     Circuit,
-    circuit_open::Label,
+    circuit_open::CircuitOpen,
     flights::Flights,
     pace::Timing,
     permit::{Permit, Started},
@@ -36,8 +36,9 @@ pub(super) struct Lanes {
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
-    /// The circuit's, and the lane's own: refusals hold it.
-    pub(super) label: Arc<Label>,
+    /// What refusals are copied from, so that those of different lanes share
+    /// nothing.
+    pub(super) refusal: Box<CircuitOpen>,
     handle: Weak<Lanes>,
     _apart: Apart,
 }
@@ -97,7 +98,7 @@ impl Lanes {
             Arc::new(Lane {
                 shared: Arc::clone(&self.shared),
                 counters: self.shared.counters.of_lane(index),
-                label: Arc::new(self.shared.label()),
+                refusal: Box::new(self.shared.refusal()),
                 handle: Arc::downgrade(self),
                 _apart: Apart::default(),
             })

@@ -396,9 +396,12 @@ impl Circuit {
     fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                let open = self.waiting(left);
-                self.0.tell_refusal(&open);
-                return Err(open);
+                // Made where it is returned: see `ready_beyond`.
+                let refused = Err(self.reject().waiting(left));
+                if let Err(open) = &refused {
+                    self.0.tell_refusal(open);
+                }
+                return refused;
             }
         }
         self.ask_machine(true, measured)
@@ -435,11 +438,6 @@ impl Circuit {
         }
     }
 
-    /// Counts a refusal that the machine does not hear of.
-    fn count_rejection(&self) {
-        self.0.lane().counters.rejected.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Asks for the right to a call that begins `now`. Nobody follows it.
     #[cfg(feature = "shadow")]
     fn acquire_at(&self, now: Time) -> Result<Permit, CircuitOpen> {
@@ -464,9 +462,10 @@ impl Circuit {
     fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                // In its box from the beginning: an error that is moved costs more
-                // than the rest of it.
-                let open = Box::new(self.waiting(left));
+                // Copied from box to box: made anywhere else it would be moved, which
+                // costs more than the rest of it.
+                let mut open = Box::clone(self.reject());
+                open.wait(left);
                 self.0.tell_refusal(&open);
                 return Err(open);
             }
@@ -497,7 +496,7 @@ impl Circuit {
     pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
         let rejection = match self.look(true) {
             Ok(()) => {
-                self.count_rejection();
+                self.reject();
                 Rejection { retry_after: Some(Duration::ZERO), ..ahead }
             }
             Err(rejection) => rejection,
@@ -507,17 +506,18 @@ impl Circuit {
 
     /// Refuses, and tells.
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.0.lane().label), rejection);
+        let open = self.0.lane().refusal.like(rejection);
         self.0.tell_refusal(&open);
         open
     }
 
-    /// Counts a refusal while open, for so many nanoseconds more.
+    /// Counts a refusal that the machine does not hear of, to be copied from what
+    /// it returns.
     #[inline(always)]
-    fn waiting(&self, nanos: u64) -> CircuitOpen {
+    fn reject(&self) -> &Box<CircuitOpen> {
         let lane = self.0.lane();
         lane.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        CircuitOpen::waiting(Arc::clone(&lane.label), nanos.min(u64::MAX - 1))
+        &lane.refusal
     }
 
     /// Whether a permit would be granted now; if not, the task is registered
@@ -569,7 +569,7 @@ impl Circuit {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
                 if counted {
-                    self.count_rejection();
+                    self.reject();
                 }
                 let retry_after = Some(Duration::from_nanos(left));
                 return Err(Rejection { state: State::Open, percent: None, retry_after });

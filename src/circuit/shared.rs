@@ -14,7 +14,7 @@ use super::health_check;
 #[cfg(feature = "tokio")]
 use super::waiter;
 use super::{
-    circuit_open::{CircuitOpen, Label},
+    circuit_open::CircuitOpen,
     clock::{self, Clock},
     gate::{GateWord, Word},
     lane::{AllCounters, Counters},
@@ -128,9 +128,9 @@ impl Shared {
         self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
     }
 
-    /// What a refusal says of the circuit.
-    pub(super) fn label(&self) -> Label {
-        Label { name: Arc::clone(&self.name), key: self.key.clone() }
+    /// What refusals are copied from.
+    pub(super) fn refusal(&self) -> CircuitOpen {
+        CircuitOpen::template(Arc::clone(&self.name), self.key.clone())
     }
 
     #[cfg(feature = "shadow")]
