@@ -78,15 +78,27 @@ impl Series {
 
     /// A call was not admitted.
     #[inline(always)]
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
     pub(crate) fn rejection(&self, open: &CircuitOpen) {
         #[cfg(feature = "metrics")]
-        if let Some(metrics) = &self.metrics {
-            match metrics.rejections() {
-                Some(counter) => report(|| counter.increment(1)),
-                None => report(|| metrics.first_rejection(open)),
+        if !self.count_rejection() {
+            if let Some(metrics) = &self.metrics {
+                report(|| metrics.first_rejection(open));
             }
         }
+    }
+
+    /// A call was not admitted: unless it is the first thing that happens, nobody
+    /// asks which. Returns whether it is counted.
+    #[inline(always)]
+    #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self))]
+    pub(crate) fn count_rejection(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = &self.metrics {
+            let counter = metrics.rejections();
+            return counter.inspect(|counter| report(|| counter.increment(1))).is_some();
+        }
+        true
     }
 }
 

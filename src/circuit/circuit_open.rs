@@ -51,8 +51,8 @@ impl CircuitOpen {
     }
 
     /// The same, refused for that reason.
-    pub(super) fn like(&self, rejection: Rejection) -> Self {
-        let Rejection { state, percent, retry_after } = rejection;
+    pub(super) fn like(&self, rejection: &Rejection) -> Self {
+        let Rejection { state, percent, retry_after } = *rejection;
         let retry_after = retry_after.map_or(u64::MAX, |wait| nanos(wait).min(u64::MAX - 1));
         Self { circuit: Arc::clone(&self.circuit), state, percent, retry_after }
     }

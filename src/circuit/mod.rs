@@ -396,12 +396,8 @@ impl Circuit {
     fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                // Made where it is returned: see `ready_beyond`.
-                let refused = Err(self.reject().waiting(left));
-                if let Err(open) = &refused {
-                    self.0.tell_refusal(open);
-                }
-                return refused;
+                self.reject();
+                return Err(self.refuse_as(|refusal| refusal.waiting(left)));
             }
         }
         self.ask_machine(true, measured)
@@ -462,8 +458,7 @@ impl Circuit {
     fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                // Copied from box to box: made anywhere else it would be moved, which
-                // costs more than the rest of it.
+                // Copied from box to box: made anywhere else it would be moved.
                 let mut open = Box::clone(self.reject());
                 open.wait(left);
                 self.0.tell_refusal(&open);
@@ -506,9 +501,19 @@ impl Circuit {
 
     /// Refuses, and tells.
     fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = self.0.lane().refusal.like(rejection);
-        self.0.tell_refusal(&open);
-        open
+        self.refuse_as(|refusal| refusal.like(&rejection))
+    }
+
+    /// Makes a refusal where it is returned, unless somebody has to see it before:
+    /// an error that is moved costs more than the rest of it.
+    #[inline(always)]
+    fn refuse_as(&self, make: impl Fn(&CircuitOpen) -> CircuitOpen) -> CircuitOpen {
+        let refusal = &self.0.lane().refusal;
+        if !self.0.count_refusal() {
+            let open = make(refusal);
+            self.0.tell_refusal(&open);
+        }
+        make(refusal)
     }
 
     /// Counts a refusal that the machine does not hear of, to be copied from what

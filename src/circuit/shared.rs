@@ -84,6 +84,16 @@ pub(super) struct Core {
 }
 
 impl Shared {
+    /// Counts a refusal, if nobody has to be told more of it than that.
+    #[inline(always)]
+    pub(super) fn count_refusal(&self) -> bool {
+        #[cfg(feature = "shadow")]
+        if self.followers.is_some() {
+            return false;
+        }
+        self.observers.others.is_empty() && self.observers.series.count_rejection()
+    }
+
     #[inline(always)]
     pub(super) fn tell_refusal(&self, open: &CircuitOpen) {
         #[cfg(feature = "shadow")]
