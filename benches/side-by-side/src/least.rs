@@ -282,18 +282,22 @@ impl<const IS_TIMED: bool> Future for Call<IS_TIMED> {
     type Output = Result<Response<()>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // Judged where it lies, and returned where it was made.
+        // Judged where it lies, and by no wider loads than what made it stored.
         let answer = Pin::new(&mut self.call).poll(cx);
         let has_failed = match &answer {
             Poll::Ready(Ok(response)) => {
                 self.started.is_some_and(|started| started.elapsed() > SECOND)
-                    || response.status().is_server_error()
+                    || response.status().as_u16() >= 500
             }
             Poll::Ready(Err(error)) => !error.is::<Refusal>(),
             Poll::Pending => return answer,
         };
         self.permit.settle(has_failed);
-        answer
+        // Handed on as most callers take it: first which of the two it is.
+        answer.map(|answer| match answer {
+            Ok(response) => Ok(response),
+            Err(error) => Err(error),
+        })
     }
 }
 
