@@ -347,6 +347,7 @@ impl Reading {
     }
 
     /// Whether it is known how long the call took.
+    #[cfg(feature = "metrics")]
     #[inline(always)]
     pub(crate) fn is_timed(self) -> bool {
         self.latency != Self::UNKNOWN
