@@ -518,6 +518,7 @@ impl Circuit {
 
     /// Counts a refusal that the machine does not hear of, to be copied from what
     /// it returns.
+    #[expect(clippy::borrowed_box, reason = "a clone of it is a box, too")]
     #[inline(always)]
     fn reject(&self) -> &Box<CircuitOpen> {
         let lane = self.0.lane();
