@@ -252,7 +252,7 @@ impl Report {
                 open(ours::FAST_LATENCY, 0.5, "box it, and the time-stamp counter", least);
             }
         }
-        let beyond = |name: &str| over(OPEN, name).zip(now).map(|(over, now)| over - now);
+        let beyond = |name: &str| self.over(OPEN, name).zip(now).map(|(over, now)| over - now);
         targets.push(
             Target::at_most(
                 "open, `Circuit::try_acquire` beyond a clock reading",
