@@ -95,8 +95,11 @@ where
                     let unwinding = FailIfUnwound(&mut watch.permit);
                     let rest = ending.judged(response, outcome, reading, unwinding.0);
                     mem::forget(unwinding);
-                    let Poll::Ready(Ok(response)) = polled else { unreachable!("it is") };
-                    return Poll::Ready(Ok(ending.wrap(response, rest)));
+                    // Without a panic for what it is not, which would have it copied twice.
+                    return polled.map(|answered| match answered {
+                        Ok(response) => Ok(ending.wrap(response, rest)),
+                        Err(error) => Err(P::release(P::hold(error))),
+                    });
                 }
                 watch.permit.settle(Some(outcome), reading);
             }

@@ -9,7 +9,7 @@ mod shadow;
 
 #[cfg(feature = "keyed")]
 use std::sync::Arc;
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use metrics::{
     Counter, Gauge, Histogram, Label, Unit, counter, describe_counter, describe_gauge,
@@ -19,7 +19,7 @@ use metrics::{
 #[cfg(feature = "shadow")]
 pub(crate) use self::shadow::ShadowMetrics;
 use crate::{
-    Call, CallEnd, CircuitOpen, FallbackEnd, Observer, Override, OverrideKind, State, Transition,
+    CallEnd, CircuitOpen, FallbackEnd, Observer, Override, OverrideKind, State, Transition,
 };
 
 const STATES: [State; 3] = [State::Closed, State::HalfOpen, State::Open];
@@ -155,15 +155,41 @@ impl Metrics {
         })
     }
 
+    /// What counts calls that end so, once there is one.
+    #[inline(always)]
+    pub(crate) fn counter(&self, end: CallEnd) -> Option<&Counter> {
+        self.handles.get().map(|handles| &handles.calls[end as usize])
+    }
+
+    /// What counts calls that are not admitted, once there is one.
+    #[inline(always)]
+    pub(crate) fn rejections(&self) -> Option<&Counter> {
+        self.handles.get().map(|handles| &handles.rejections)
+    }
+
+    /// An admitted call ended.
+    pub(crate) fn call(&self, circuit: &str, end: CallEnd, slow: bool, latency: Option<Duration>) {
+        self.handles(circuit).calls[end as usize].increment(1);
+        if slow || latency.is_some() {
+            self.tell_duration(circuit, slow, latency);
+        }
+    }
+
+    /// A call was not admitted, and nobody was told of anything before.
+    #[cold]
+    pub(crate) fn first_rejection(&self, open: &CircuitOpen) {
+        self.handles_in(open.state(), open.name()).rejections.increment(1);
+    }
+
     /// Apart, so that a call that was not measured need not carry it.
     #[inline(never)]
-    fn tell_duration(&self, call: &Call<'_>) {
-        if call.slow {
-            self.handles(call.circuit).slow_calls.increment(1);
+    fn tell_duration(&self, circuit: &str, slow: bool, latency: Option<Duration>) {
+        if slow {
+            self.handles(circuit).slow_calls.increment(1);
         }
-        let Some(latency) = call.latency else { return };
+        let Some(latency) = latency else { return };
         let duration = self.duration.get_or_init(|| {
-            let labels = self.scope.labels(call.circuit, []);
+            let labels = self.scope.labels(circuit, []);
             histogram!("circuit_breaker_call_duration_seconds", labels)
         });
         duration.record(latency);
@@ -186,18 +212,10 @@ impl Scope {
     }
 }
 
+/// What comes once a call is told by [`Series`](crate::defaults::Series).
 impl Observer for Metrics {
-    fn on_call(&self, call: &Call<'_>) {
-        self.handles(call.circuit).calls[call.end as usize].increment(1);
-        if call.slow || call.latency.is_some() {
-            self.tell_duration(call);
-        }
-    }
-
-    fn on_rejection(&self, open: &CircuitOpen) {
-        let handles = self.handles.get();
-        let handles = handles.unwrap_or_else(|| self.handles_in(open.state(), open.name()));
-        handles.rejections.increment(1);
+    fn hears_calls(&self) -> bool {
+        false
     }
 
     fn on_would_reject(&self, circuit: &str) {

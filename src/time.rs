@@ -15,9 +15,10 @@ impl Time {
     /// The last instant.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
-    /// The time on the clock: at most the last instant but one.
+    /// The time on the clock: at most the last instant but two.
+    #[inline]
     pub(crate) fn from_elapsed(elapsed: Duration) -> Self {
-        Self(nanos(elapsed).min(u64::MAX - 1))
+        Self(nanos(elapsed).min(u64::MAX - 2))
     }
 
     pub(crate) const fn from_nanos(nanos: u64) -> Self {

@@ -8,6 +8,10 @@ use crate::{Observer, Override, Reconfigured, State, Transition};
 pub(crate) struct Trace;
 
 impl Observer for Trace {
+    fn hears_calls(&self) -> bool {
+        false
+    }
+
     fn on_transition(&self, transition: &Transition) {
         macro_rules! tell {
             ($level:expr) => {

@@ -4,13 +4,19 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     sync::{Arc, Mutex, mpsc},
+    task::{Context, Poll, Waker},
     thread,
     time::Duration,
 };
 
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tower::{BoxError, Layer, Service, service_fn};
 use tower_breaker::{
-    Backoff, Circuit, Config, ManualClock, Observer, Outcome, Override, Probes, Transition,
+    Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ManualClock, Observer, Outcome,
+    Override, Probes, ResultClassifier, Start, Transition,
 };
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -56,6 +62,88 @@ fn a_circuit_made_before_the_recorder_reports_to_it() {
     });
     let series = series(&recorder.snapshotter());
     assert_eq!(series["circuit_breaker_calls_total outcome=success"], 1.0);
+}
+
+#[test]
+fn each_refusal_is_told_once_to_the_series_and_to_every_observer() {
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<Option<Duration>>>>);
+
+    impl Observer for Heard {
+        fn on_rejection(&self, open: &CircuitOpen) {
+            assert_eq!(open.name(), "shop");
+            self.0.lock().unwrap().push(open.retry_after());
+        }
+    }
+
+    for is_heard in [false, true] {
+        let (clock, heard) = (ManualClock::new(), Heard::default());
+        let mut config = Config::builder("shop").open_for(Backoff::fixed(SECOND)).clock(&clock);
+        if is_heard {
+            config = config.observer(heard.clone());
+        }
+        // Its opening is told where nobody counts, so a refusal comes first.
+        let circuit = Circuit::new(config.start(Start::Open).build().unwrap());
+        let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+        let mut service = layer.layer(service_fn(|(): ()| async { Ok::<_, BoxError>(()) }));
+        let recorder = DebuggingRecorder::new();
+        metrics::with_local_recorder(&recorder, || {
+            assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(SECOND));
+            assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(SECOND));
+            clock.advance(SECOND / 4);
+            let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(ready, Poll::Ready(Err(_))));
+        });
+        assert_eq!(series(&recorder.snapshotter())["circuit_breaker_rejections_total"], 3.0);
+        assert_eq!(circuit.snapshot().totals.rejected, 3);
+        let expected = [Some(SECOND), Some(SECOND), Some(SECOND * 3 / 4)];
+        let expected = if is_heard { &expected[..] } else { &[] };
+        assert_eq!(*heard.0.lock().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_recorder_that_panics_harms_no_call() {
+    struct Panics;
+
+    impl CounterFn for Panics {
+        fn increment(&self, value: u64) {
+            assert_eq!(value, 0, "it counts nothing");
+        }
+
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl Recorder for Panics {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(Arc::new(Self))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    let clock = ManualClock::new();
+    let circuit = circuit(&clock);
+    metrics::with_local_recorder(&Panics, || {
+        // The first one of each makes what counts the others.
+        for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure, Outcome::Failure] {
+            circuit.try_acquire().unwrap().record(outcome);
+        }
+        assert!(circuit.try_acquire().is_err());
+        assert!(circuit.try_acquire().is_err());
+    });
+    let totals = circuit.snapshot().totals;
+    assert_eq!((totals.success, totals.failure, totals.rejected), (2, 2, 2));
 }
 
 #[test]

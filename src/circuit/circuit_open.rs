@@ -28,8 +28,7 @@ use crate::{machine::Rejection, state::State, time::nanos};
 #[doc(alias = "CallNotPermittedException")]
 #[doc(alias = "BrokenCircuitException")]
 pub struct CircuitOpen {
-    name: Arc<str>,
-    key: Option<Arc<str>>,
+    circuit: Arc<Label>,
     state: State,
     percent: Option<u8>,
     /// In nanoseconds: a refusal is made more often than it is asked that. The
@@ -37,22 +36,43 @@ pub struct CircuitOpen {
     retry_after: u64,
 }
 
+/// Which circuit it was.
+#[derive(Debug, PartialEq, Eq)]
+struct Label {
+    name: Arc<str>,
+    key: Option<Arc<str>>,
+}
+
 impl CircuitOpen {
-    pub(super) fn new(name: Arc<str>, key: Option<Arc<str>>, rejection: Rejection) -> Self {
-        let Rejection { state, percent, retry_after } = rejection;
-        let retry_after = retry_after.map_or(u64::MAX, |wait| nanos(wait).min(u64::MAX - 1));
-        Self { name, key, state, percent, retry_after }
+    /// That of an open circuit, to be copied.
+    pub(super) fn template(name: Arc<str>, key: Option<Arc<str>>) -> Self {
+        let circuit = Arc::new(Label { name, key });
+        Self { circuit, state: State::Open, percent: None, retry_after: 0 }
     }
 
-    /// That of an open circuit, for so many nanoseconds more.
+    /// The same, refused for that reason.
+    pub(super) fn like(&self, rejection: &Rejection) -> Self {
+        let Rejection { state, percent, retry_after } = *rejection;
+        let retry_after = retry_after.map_or(u64::MAX, |wait| nanos(wait).min(u64::MAX - 1));
+        Self { circuit: Arc::clone(&self.circuit), state, percent, retry_after }
+    }
+
+    /// The same of a circuit that is open for so many nanoseconds more.
     #[inline(always)]
-    pub(super) fn waiting(name: Arc<str>, key: Option<Arc<str>>, nanos: u64) -> Self {
-        Self { name, key, state: State::Open, percent: None, retry_after: nanos }
+    pub(super) fn waiting(&self, nanos: u64) -> Self {
+        let circuit = Arc::clone(&self.circuit);
+        Self { circuit, state: State::Open, percent: None, retry_after: nanos.min(u64::MAX - 1) }
+    }
+
+    /// Makes it that of a circuit that is open for so many nanoseconds more.
+    #[inline(always)]
+    pub(super) fn wait(&mut self, nanos: u64) {
+        self.retry_after = nanos.min(u64::MAX - 1);
     }
 
     /// The circuit's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.circuit.name
     }
 
     /// The key of the circuit, if it is one of a group: see `KeyedCircuits`
@@ -61,7 +81,7 @@ impl CircuitOpen {
     /// It came with a request and may be anything, so `Display`, which ends up
     /// in headers and documents, leaves it out.
     pub fn key(&self) -> Option<&str> {
-        self.key.as_deref()
+        self.circuit.key.as_deref()
     }
 
     /// What rejected the call: `Open`, also where an operator holds it open;
@@ -98,7 +118,7 @@ impl CircuitOpen {
 
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "circuit {} ", self.name)?;
+        write!(f, "circuit {} ", self.name())?;
         match (self.state, self.percent) {
             (_, Some(percent)) => write!(f, "lets {percent}% of its calls pass")?,
             (State::HalfOpen, None) => f.write_str("is half-open with no probe left")?,

@@ -388,7 +388,7 @@ impl ConfigBuilder {
 
     /// Adds somebody to tell what happens.
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
-        self.observers.0.push(Arc::new(observer));
+        self.observers.others.push(Arc::new(observer));
         self
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 use super::{
     Circuit,
     lane::Counters,
-    permit::Permit,
+    permit::{Permit, Started},
     shared::{Alone, Core, Shared},
     sync::{Mutex, MutexGuard},
 };
@@ -128,7 +128,7 @@ impl Circuit {
         let (generation, now) = self.watched_gate()?;
         let lane = self.0.lane();
         let ticket = lane.counters.flights().begin(generation, now);
-        Some(Permit::new(Arc::clone(lane), ticket, now))
+        Some(Permit::new(Arc::clone(lane), ticket, Started::At(now)))
     }
 
     /// The generation and the time, if everybody is let in whose age is watched,

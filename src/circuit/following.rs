@@ -40,7 +40,7 @@ impl Followers {
             |recorder: &Recorder| recorder.attach(&config.name, birth.seed, &birth.clock, birth.at);
         let recorder = config.recorder.take().filter(attached);
         if let Some(recorder) = &recorder {
-            config.observers.0.push(Arc::new(recorder.clone()));
+            config.observers.others.push(Arc::new(recorder.clone()));
         }
         let shadow = |candidate: Config| {
             let watchers = crate::defaults::shadow_observers(&config.name, &candidate.name);

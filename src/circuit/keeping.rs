@@ -67,8 +67,8 @@ impl Circuit {
 
     /// Refuses a call for a reason of the group's.
     pub(crate) fn turn_away(&self) -> CircuitOpen {
-        self.count_rejection();
-        self.0.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
+        self.reject();
+        self.refuse(Rejection { state: State::Open, percent: None, retry_after: None })
     }
 
     /// Opens it for a reason of the group's, if it is closed.
@@ -172,8 +172,15 @@ impl Permit {
     }
 
     /// Ends what was joined to it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end_joined(&mut self, outcome: Option<Outcome>, reading: Reading) {
+        if self.joined.is_some() {
+            self.end_the_joined(outcome, reading);
+        }
+    }
+
+    #[inline(never)]
+    fn end_the_joined(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(mut joined) = self.joined.take() {
             // Its clock may be another.
             let reading = if joined.is_measured() { reading.of_the_head() } else { Reading::NONE };

@@ -15,14 +15,15 @@ use std::{
 
 use super::{
     Circuit,
+    circuit_open::CircuitOpen,
     flights::Flights,
     pace::Timing,
-    permit::Permit,
+    permit::{Permit, Started},
     shared::Shared,
     sync::{AtomicU64, Ordering},
     tally::Tally,
 };
-use crate::{machine::Ticket, time::Time};
+use crate::machine::Ticket;
 
 /// A handle's way to its circuit.
 pub(super) struct Lanes {
@@ -35,6 +36,9 @@ pub(super) struct Lanes {
 pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
+    /// What refusals are copied from, so that those of different lanes share
+    /// nothing.
+    pub(super) refusal: Box<CircuitOpen>,
     handle: Weak<Lanes>,
     _apart: Apart,
 }
@@ -94,6 +98,7 @@ impl Lanes {
             Arc::new(Lane {
                 shared: Arc::clone(&self.shared),
                 counters: self.shared.counters.of_lane(index),
+                refusal: Box::new(self.shared.refusal()),
                 handle: Arc::downgrade(self),
                 _apart: Apart::default(),
             })
@@ -139,9 +144,9 @@ impl Lane {
         measured: bool,
     ) -> Permit {
         let (ticket, started) = match shared.pace.timing(measured, &self.counters) {
-            Timing::No => (Ticket::call(generation), Time::NEVER),
-            Timing::Sampled => (Ticket::sample(generation), shared.now()),
-            Timing::Yes => (Ticket::call(generation), shared.now()),
+            Timing::No => (Ticket::call(generation), Started::Untimed),
+            Timing::Sampled => (Ticket::sample(generation), shared.start()),
+            Timing::Yes => (Ticket::call(generation), shared.start()),
         };
         Permit::new(Arc::clone(self), ticket, started)
     }

@@ -72,6 +72,7 @@ use self::{
     gate::{GateWord, Word},
     lane::{AllCounters, Lanes},
     pace::{Pace, Timing},
+    permit::Started,
     shared::{Alone, Core, Shared},
     sync::{AtomicU64, Mutex, Ordering},
 };
@@ -82,6 +83,7 @@ pub use self::{
 };
 use crate::{
     cause::Cause,
+    defaults::Watchers,
     machine::{Facts, Gate, Machine, Rejection, Ticket},
     outcome::FallbackEnd,
     overrides::Override,
@@ -115,17 +117,13 @@ pub struct Circuit(Arc<Lanes>);
 impl Circuit {
     /// A closed circuit.
     pub fn new(config: Config) -> Self {
-        Self::of_group(config, None, crate::defaults::observers())
+        Self::of_group(config, None, Watchers::of_circuit())
     }
 
-    /// A circuit that is one of many, watched by `more` besides the observers of
+    /// A circuit that is one of many, watched by these besides the observers of
     /// its configuration.
-    pub(crate) fn of_group(
-        config: Config,
-        key: Option<Arc<str>>,
-        more: Vec<Arc<dyn Observer>>,
-    ) -> Self {
-        Self::after(None, config, key, more)
+    pub(crate) fn of_group(config: Config, key: Option<Arc<str>>, watchers: Watchers) -> Self {
+        Self::after(None, config, key, watchers)
     }
 
     /// A circuit, in the place of one that was saved.
@@ -133,7 +131,7 @@ impl Circuit {
         legacy: Option<saved::Legacy>,
         mut config: Config,
         key: Option<Arc<str>>,
-        more: Vec<Arc<dyn Observer>>,
+        watchers: Watchers,
     ) -> Self {
         let born = config.clock.now();
         let seed = config.rules.open_for.seed_or(random_seed);
@@ -142,7 +140,8 @@ impl Circuit {
             let birth = Birth { at: born, clock: config.clock.clone(), seed };
             following::Followers::of(&mut config, &birth)
         };
-        config.observers.0.extend(more);
+        config.observers.series = watchers.series;
+        config.observers.others.extend(watchers.observers);
         Self::assemble(
             config,
             key,
@@ -397,8 +396,8 @@ impl Circuit {
     fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                self.count_rejection();
-                return Err(self.0.refuse_for(left));
+                self.reject();
+                return Err(self.refuse_as(|refusal| refusal.waiting(left)));
             }
         }
         self.ask_machine(true, measured)
@@ -423,19 +422,16 @@ impl Circuit {
         match admitted {
             Ok(ticket) => {
                 let (ticket, started) = match self.0.pace.timing(measured, &lane.counters) {
-                    Timing::Yes => (ticket, now),
-                    Timing::Sampled if ticket.is_call() => (Ticket::sample(ticket.generation), now),
-                    Timing::Sampled | Timing::No => (ticket, Time::NEVER),
+                    Timing::Yes => (ticket, Started::At(now)),
+                    Timing::Sampled if ticket.is_call() => {
+                        (Ticket::sample(ticket.generation), Started::At(now))
+                    }
+                    Timing::Sampled | Timing::No => (ticket, Started::Untimed),
                 };
                 Ok(Permit::new(Arc::clone(lane), ticket, started))
             }
-            Err(rejection) => Err(self.0.refuse(rejection)),
+            Err(rejection) => Err(self.refuse(rejection)),
         }
-    }
-
-    /// Counts a refusal that the machine does not hear of.
-    fn count_rejection(&self) {
-        self.0.lane().counters.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Asks for the right to a call that begins `now`. Nobody follows it.
@@ -462,11 +458,14 @@ impl Circuit {
     fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
-                self.count_rejection();
-                return Err(self.0.refuse_boxed_for(left));
+                // Copied from box to box: made anywhere else it would be moved.
+                let mut open = Box::clone(self.reject());
+                open.wait(left);
+                self.0.tell_refusal(&open);
+                return Err(open);
             }
         }
-        self.look_with_machine(true).map_err(|rejection| Box::new(self.0.refuse(rejection)))
+        self.look_with_machine(true).map_err(|rejection| Box::new(self.refuse(rejection)))
     }
 
     /// Whether a permit would be granted now. A refusal is not counted: see
@@ -492,12 +491,39 @@ impl Circuit {
     pub(crate) fn refuse_deferred(&self, ahead: Rejection) -> CircuitOpen {
         let rejection = match self.look(true) {
             Ok(()) => {
-                self.count_rejection();
+                self.reject();
                 Rejection { retry_after: Some(Duration::ZERO), ..ahead }
             }
             Err(rejection) => rejection,
         };
-        self.0.refuse(rejection)
+        self.refuse(rejection)
+    }
+
+    /// Refuses, and tells.
+    fn refuse(&self, rejection: Rejection) -> CircuitOpen {
+        self.refuse_as(|refusal| refusal.like(&rejection))
+    }
+
+    /// Makes a refusal where it is returned, unless somebody has to see it before:
+    /// an error that is moved costs more than the rest of it.
+    #[inline(always)]
+    fn refuse_as(&self, make: impl Fn(&CircuitOpen) -> CircuitOpen) -> CircuitOpen {
+        let refusal = &self.0.lane().refusal;
+        if !self.0.count_refusal() {
+            let open = make(refusal);
+            self.0.tell_refusal(&open);
+        }
+        make(refusal)
+    }
+
+    /// Counts a refusal that the machine does not hear of, to be copied from what
+    /// it returns.
+    #[expect(clippy::borrowed_box, reason = "a clone of it is a box, too")]
+    #[inline(always)]
+    fn reject(&self) -> &Box<CircuitOpen> {
+        let lane = self.0.lane();
+        lane.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        &lane.refusal
     }
 
     /// Whether a permit would be granted now; if not, the task is registered
@@ -549,7 +575,7 @@ impl Circuit {
         if gate.is_open() {
             if let Some(left) = self.left_at_open_gate() {
                 if counted {
-                    self.count_rejection();
+                    self.reject();
                 }
                 let retry_after = Some(Duration::from_nanos(left));
                 return Err(Rejection { state: State::Open, percent: None, retry_after });

@@ -10,6 +10,7 @@ use super::{CircuitOpen, WindowSnapshot};
 use crate::{
     cause::Cause,
     config_change::ConfigChange,
+    defaults::Series,
     outcome::{CallEnd, FallbackEnd},
     overrides::Override,
     state::State,
@@ -213,35 +214,45 @@ pub struct Call<'a> {
 
 /// The observers of one circuit.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(pub(crate) Vec<Arc<dyn Observer>>);
+pub(crate) struct Observers {
+    pub(super) series: Series,
+    pub(crate) others: Vec<Arc<dyn Observer>>,
+}
 
 impl Observers {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.others.is_empty() && self.series.as_observer().is_none()
     }
 
     pub(super) fn take_samples(&self) -> bool {
-        self.0.iter().any(|observer| says(|| observer.takes_latency_samples(), false))
+        self.others.iter().any(|observer| says(|| observer.takes_latency_samples(), false))
     }
 
-    /// Those that hear of every call.
-    pub(super) fn hearing_calls(&self) -> Self {
-        Self(
-            self.0
-                .iter()
-                .filter(|observer| says(|| observer.hears_calls(), true))
-                .cloned()
-                .collect(),
-        )
+    /// Those that hear of every call, besides the series.
+    pub(super) fn hearing_calls(&self) -> Vec<Arc<dyn Observer>> {
+        let hears = |observer: &&Arc<dyn Observer>| says(|| observer.hears_calls(), true);
+        self.others.iter().filter(hears).cloned().collect()
     }
 
-    #[inline]
+    /// Tells them and the series.
     pub(super) fn tell(&self, tell: impl Fn(&dyn Observer)) {
-        for observer in &self.0 {
-            // The hook has reported it; there is nobody else to tell.
-            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**observer)));
+        tell_each(&self.others, &tell);
+        if let Some(series) = self.series.as_observer() {
+            tell_one(series, &tell);
         }
     }
+}
+
+/// Tells some observers.
+#[inline]
+pub(super) fn tell_each(observers: &[Arc<dyn Observer>], tell: impl Fn(&dyn Observer)) {
+    observers.iter().for_each(|observer| tell_one(&**observer, &tell));
+}
+
+#[inline]
+fn tell_one(observer: &dyn Observer, tell: impl Fn(&dyn Observer)) {
+    // The hook has reported it; there is nobody else to tell.
+    let _ = catch_unwind(AssertUnwindSafe(|| tell(observer)));
 }
 
 /// What an observer says of itself; of one that panics, what is true unless said.
@@ -252,7 +263,7 @@ fn says(answer: impl Fn() -> bool, otherwise: bool) -> bool {
 
 impl std::fmt::Debug for Observers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[{} observers]", self.0.len())
+        write!(f, "[{} observers]", self.others.len())
     }
 }
 
@@ -274,7 +285,7 @@ mod tests {
 
     #[test]
     fn one_that_panics_when_it_is_asked_is_like_most() {
-        let observers = Observers(vec![Arc::new(Mute)]);
+        let observers = Observers { others: vec![Arc::new(Mute)], ..Observers::default() };
         assert!(!observers.hearing_calls().is_empty());
         assert!(!observers.take_samples());
     }

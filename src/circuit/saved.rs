@@ -1,14 +1,11 @@
 //! What of a circuit outlives its process.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use super::{Circuit, Config, Observer};
+use super::{Circuit, Config};
 use crate::{
-    cause::Cause, config_error::ConfigError, machine, overrides::Override, state::State,
-    totals::Totals,
+    cause::Cause, config_error::ConfigError, defaults::Watchers, machine, overrides::Override,
+    state::State, totals::Totals,
 };
 
 /// What of a circuit outlives its process: taken with [`Circuit::save`], to be
@@ -125,18 +122,18 @@ impl Circuit {
     /// If it is another circuit's, by its name, or if a count is beyond what any
     /// circuit reaches.
     pub fn restore(config: Config, saved: Saved) -> Result<Self, ConfigError> {
-        Self::restore_watched(config, saved, crate::defaults::observers())
+        Self::restore_watched(config, saved, Watchers::of_circuit())
     }
 
     /// The same, with other observers than the features'.
     pub(crate) fn restore_watched(
         config: Config,
         saved: Saved,
-        observers: Vec<Arc<dyn Observer>>,
+        watchers: Watchers,
     ) -> Result<Self, ConfigError> {
         saved.validate(&config)?;
         let legacy = saved.left_at(config.clock.date());
-        Ok(Self::after(Some(legacy), config, None, observers))
+        Ok(Self::after(Some(legacy), config, None, watchers))
     }
 }
 

@@ -172,7 +172,7 @@ impl Shadow {
         candidate.shadows = Vec::new();
         candidate.recorder = None;
         let watchers = Watchers(watchers);
-        candidate.observers.0.push(Arc::new(watchers.clone()));
+        candidate.observers.others.push(Arc::new(watchers.clone()));
         let seed = candidate.rules.open_for.seed_or(|| birth.seed);
         let circuit = Circuit::assemble(candidate, None, birth.at, seed, None, None);
         Self(Arc::new(Shared { circuit, tally: Tally::default(), watchers }))

@@ -18,14 +18,14 @@ use super::{
     clock::{self, Clock},
     gate::{GateWord, Word},
     lane::{AllCounters, Counters},
-    observer::{Call, Observers, Reconfigured, Transition},
+    observer::{Call, Observer, Observers, Reconfigured, Transition, tell_each},
     pace::Pace,
-    permit::Reading,
+    permit::{Reading, Started},
     snapshot::WindowSnapshot,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    machine::{self, End, Fact, Facts, Gate, Machine, Rejection, Ticket, View},
+    machine::{self, End, Fact, Facts, Gate, Machine, Ticket, View},
     outcome::{CallEnd, FallbackEnd, Outcome},
     time::Time,
     totals::Totals,
@@ -53,8 +53,8 @@ pub(super) struct Shared {
     /// How long the state it was born in had lasted.
     pub(super) inherited: Duration,
     pub(super) observers: Observers,
-    /// Those of them that hear of every call.
-    pub(super) call_observers: Observers,
+    /// Those of them that hear of every call, besides the series.
+    pub(super) call_observers: Vec<Arc<dyn Observer>>,
     pub(super) pace: Pace,
     #[cfg(feature = "health-check")]
     pub(super) health_check: health_check::Running,
@@ -84,49 +84,31 @@ pub(super) struct Core {
 }
 
 impl Shared {
-    pub(super) fn refuse(&self, rejection: Rejection) -> CircuitOpen {
-        let open = CircuitOpen::new(Arc::clone(&self.name), self.key.clone(), rejection);
-        self.tell_refusal(&open);
-        open
-    }
-
-    /// Refuses while open, for so many nanoseconds more.
-    #[inline]
-    pub(super) fn refuse_for(&self, nanos: u64) -> CircuitOpen {
-        let open = self.waiting(nanos);
-        self.tell_refusal(&open);
-        open
-    }
-
-    /// The same in a box, made there: an error that is moved costs more than the
-    /// rest of it.
-    #[inline]
-    pub(super) fn refuse_boxed_for(&self, nanos: u64) -> Box<CircuitOpen> {
-        let open = Box::new(self.waiting(nanos));
-        self.tell_refusal(&open);
-        open
+    /// Counts a refusal, if nobody has to be told more of it than that.
+    #[inline(always)]
+    pub(super) fn count_refusal(&self) -> bool {
+        #[cfg(feature = "shadow")]
+        if self.followers.is_some() {
+            return false;
+        }
+        self.observers.others.is_empty() && self.observers.series.count_rejection()
     }
 
     #[inline(always)]
-    fn waiting(&self, nanos: u64) -> CircuitOpen {
-        let nanos = nanos.min(u64::MAX - 1);
-        CircuitOpen::waiting(Arc::clone(&self.name), self.key.clone(), nanos)
-    }
-
-    #[inline]
-    fn tell_refusal(&self, open: &CircuitOpen) {
+    pub(super) fn tell_refusal(&self, open: &CircuitOpen) {
         #[cfg(feature = "shadow")]
         if let Some(followers) = self.followers() {
             followers.refused(self.now());
         }
-        if !self.observers.is_empty() {
+        self.observers.series.rejection(open);
+        if !self.observers.others.is_empty() {
             self.tell_observers_of_refusal(open);
         }
     }
 
     #[inline(never)]
     fn tell_observers_of_refusal(&self, open: &CircuitOpen) {
-        self.observers.tell(|observer| observer.on_rejection(open));
+        tell_each(&self.observers.others, |observer| observer.on_rejection(open));
     }
 
     /// How a call counts that ended so.
@@ -154,6 +136,11 @@ impl Shared {
     /// The dependency asked this call to stay away for so long.
     pub(super) fn hint(&self, ticket: &Ticket, retry_after: Duration, now: Time) {
         self.update_at(now, |core, now, facts| core.machine.hint(ticket, retry_after, now, facts));
+    }
+
+    /// What refusals are copied from.
+    pub(super) fn refusal(&self) -> CircuitOpen {
+        CircuitOpen::template(Arc::clone(&self.name), self.key.clone())
     }
 
     #[cfg(feature = "shadow")]
@@ -186,6 +173,25 @@ impl Shared {
             return Time::from_nanos(clock.elapsed().saturating_sub(self.born_fast));
         }
         self.time(self.clock.now())
+    }
+
+    /// When a call begins that is timed.
+    #[inline]
+    pub(super) fn start(&self) -> Started {
+        #[cfg(feature = "fast-clock")]
+        if self.clock.as_fast().is_some() {
+            return Started::At(self.now());
+        }
+        Started::Instant(self.clock.now())
+    }
+
+    /// When a permit was issued, in the circuit's own time.
+    pub(super) fn began_at(&self, started: Started) -> Time {
+        match started {
+            Started::Untimed => Time::NEVER,
+            Started::Instant(instant) => self.time(instant),
+            Started::At(time) => time,
+        }
     }
 
     pub(super) fn update<R>(&self, change: impl FnOnce(&mut Machine, Time, &mut Facts) -> R) -> R {
@@ -349,6 +355,7 @@ impl Shared {
 
     #[inline]
     pub(super) fn tell_call(&self, end: CallEnd, slow: bool, reading: Reading) {
+        self.observers.series.call(&self.name, end, slow, reading);
         if !self.call_observers.is_empty() {
             self.tell_observers_of_call(end, slow, reading);
         }
@@ -362,7 +369,7 @@ impl Shared {
     fn tell_observers_of_call(&self, end: CallEnd, slow: bool, reading: Reading) {
         let (circuit, key) = (&*self.name, self.key.as_deref());
         let call = Call { circuit, key, end, slow, latency: reading.latency() };
-        self.call_observers.tell(|observer| observer.on_call(&call));
+        tell_each(&self.call_observers, |observer| observer.on_call(&call));
     }
 
     pub(super) fn tell(&self, fact: Fact) {

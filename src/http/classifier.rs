@@ -67,13 +67,13 @@ impl HttpClassifier {
     ///     }
     /// });
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn outcome(&self, view: HttpView<'_>) -> Outcome {
         let Ok((status, headers)) = view.result else { return Outcome::Failure };
         if self.slow_after.is_some_and(|slow| view.latency > slow) {
             return Outcome::Failure;
         }
-        if let Some(outcome) = grpc::is_grpc(headers).then(|| grpc::outcome(headers)).flatten() {
+        if let Some(outcome) = grpc::outcome_of_head(headers) {
             return outcome;
         }
         match status {
@@ -85,7 +85,7 @@ impl HttpClassifier {
 }
 
 impl<R: HttpHead> Classify<R> for HttpClassifier {
-    #[inline]
+    #[inline(always)]
     fn classify(&self, result: Result<&R, &BoxError>, latency: Duration) -> Outcome {
         self.outcome(HttpView::new(result, latency))
     }

@@ -4,11 +4,22 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 
 use crate::outcome::Outcome;
 
+/// The verdict of a head, if it is that of a gRPC response and has one.
+#[inline(always)]
+pub(super) fn outcome_of_head(headers: &HeaderMap) -> Option<Outcome> {
+    // To look for a header costs more than to see that there is none.
+    if headers.is_empty() { None } else { look_for_outcome(headers) }
+}
+
+#[inline(never)]
+fn look_for_outcome(headers: &HeaderMap) -> Option<Outcome> {
+    if is_grpc(headers) { outcome(headers) } else { None }
+}
+
 /// Whether the headers are those of a gRPC response.
 #[inline]
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    // To look for a header costs more than to see that there is none.
-    !headers.is_empty() && has_content_type(headers, b"application/grpc")
+    has_content_type(headers, b"application/grpc")
 }
 
 /// Whether a gRPC response has its status in the trailers, as all have but

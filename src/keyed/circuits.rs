@@ -15,6 +15,7 @@ use super::{
 use crate::{
     circuit::{Admission, Circuit, CircuitOpen, Config, Observer, Permit},
     config_error::ConfigError,
+    defaults::{Series, Watchers},
     state::State,
     time::{Time, nanos},
 };
@@ -372,9 +373,9 @@ impl Group {
         }
         let key: Arc<str> = key.into();
         let first = self.template.first_state();
-        let (member, observers) = self.reports.member(&self.tally, first, &key);
+        let (member, watchers) = self.reports.member(&self.tally, first, &key);
         let config = self.template.clone().joining_after(now.time.elapsed());
-        let circuit = Circuit::of_group(config, Some(Arc::clone(&key)), observers);
+        let circuit = Circuit::of_group(config, Some(Arc::clone(&key)), watchers);
         self.map.insert(keeper, Entry::new(hash, key, circuit.clone(), member, now.time));
         Some((circuit, true))
     }
@@ -422,8 +423,9 @@ fn tell_left(gone: Vec<Entry>) {
 
 /// Whom the circuits of a group tell, besides the template's observers.
 struct Reports {
-    /// Those that all of them share.
-    shared: Vec<Arc<dyn Observer>>,
+    /// The group's.
+    series: Series,
+    others: Vec<Arc<dyn Observer>>,
     #[cfg(feature = "metrics")]
     labelled: bool,
     #[cfg(feature = "registry")]
@@ -449,14 +451,12 @@ impl fmt::Debug for Watching {
 impl Reports {
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
     fn new(label_keys: bool, #[cfg(feature = "registry")] watching: Option<Watching>) -> Self {
-        let shared: Vec<Arc<dyn Observer>> = vec![
-            #[cfg(feature = "metrics")]
-            Arc::new(crate::metrics::Metrics::of_group()),
-            #[cfg(feature = "tracing")]
-            Arc::new(crate::tracing::Trace),
-        ];
         Self {
-            shared,
+            #[cfg(feature = "metrics")]
+            series: Arc::new(crate::metrics::Metrics::of_group()).into(),
+            #[cfg(not(feature = "metrics"))]
+            series: Series::default(),
+            others: crate::defaults::observers(),
             #[cfg(feature = "metrics")]
             labelled: label_keys,
             #[cfg(feature = "registry")]
@@ -465,31 +465,26 @@ impl Reports {
     }
 
     /// The observers of the circuit of all who have none of their own.
-    fn of_shared(&self) -> Vec<Arc<dyn Observer>> {
+    fn of_shared(&self) -> Watchers {
         #[cfg_attr(
             not(feature = "registry"),
             expect(unused_mut, reason = "only a registry adds to them")
         )]
-        let mut observers = self.shared.clone();
+        let mut observers = self.others.clone();
         #[cfg(feature = "registry")]
         observers.extend(self.watching.as_ref().map(|watching| (watching.0)(None)));
-        observers
+        Watchers { series: self.series.clone(), observers }
     }
 
     /// The observers of a new circuit, the first of which is its place in the
     /// tally.
-    fn member(
-        &self,
-        tally: &Arc<Tally>,
-        first: State,
-        key: &Arc<str>,
-    ) -> (Arc<Member>, Vec<Arc<dyn Observer>>) {
+    fn member(&self, tally: &Arc<Tally>, first: State, key: &Arc<str>) -> (Arc<Member>, Watchers) {
         #[cfg(feature = "metrics")]
         let series =
             self.labelled.then(|| Arc::new(crate::metrics::Metrics::of_key(Arc::clone(key))));
         #[cfg(not(any(feature = "metrics", feature = "registry")))]
         let _ = key;
-        let mut observers = Vec::with_capacity(1 + self.shared.len());
+        let mut observers = Vec::with_capacity(1 + self.others.len());
         let member = Arc::new(Member::join(
             tally,
             first,
@@ -497,18 +492,16 @@ impl Reports {
             series.clone(),
         ));
         observers.push(Arc::clone(&member) as Arc<dyn Observer>);
-        #[cfg_attr(not(feature = "metrics"), expect(unused_mut))]
-        let mut shared = &self.shared[..];
-        #[cfg(feature = "metrics")]
-        if let Some(series) = series {
-            // In place of the group's.
-            observers.push(series);
-            shared = &shared[1..];
-        }
-        observers.extend_from_slice(shared);
+        observers.extend_from_slice(&self.others);
         #[cfg(feature = "registry")]
         observers.extend(self.watching.as_ref().map(|watching| (watching.0)(Some(key))));
-        (member, observers)
+        // Its own in place of the group's.
+        #[cfg(feature = "metrics")]
+        let series = series.map(Series::from);
+        #[cfg(not(feature = "metrics"))]
+        let series = None;
+        let series = series.unwrap_or_else(|| self.series.clone());
+        (member, Watchers { series, observers })
     }
 }
 

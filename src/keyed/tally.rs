@@ -217,6 +217,10 @@ impl Member {
 }
 
 impl Observer for Member {
+    fn hears_calls(&self) -> bool {
+        false
+    }
+
     fn on_transition(&self, transition: &Transition) {
         let mut counted = self.lock();
         let Counted::As(from) = *counted else { return };

@@ -32,8 +32,9 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    circuit::{Circuit, Config, Observer, Saved},
+    circuit::{Circuit, Config, Saved},
     config_error::ConfigError,
+    defaults::Watchers,
 };
 
 /// Circuits by name, with what happened to them: a handle, cheap to clone;
@@ -169,7 +170,7 @@ impl Registry {
         &self,
         config: Config,
         taken: impl FnOnce(DuplicateName) -> E,
-        make: impl FnOnce(Config, Vec<Arc<dyn Observer>>) -> Result<Circuit, E>,
+        make: impl FnOnce(Config, Watchers) -> Result<Circuit, E>,
     ) -> Result<Circuit, E> {
         let mut entries = self.0.entries();
         let name: Arc<str> = config.name().into();
@@ -182,14 +183,16 @@ impl Registry {
         let watch = Arc::new(watch);
         #[cfg(feature = "metrics")]
         let series = Arc::new(crate::metrics::Metrics::default());
-        let observers: Vec<Arc<dyn Observer>> = vec![
+        let mut observers = crate::defaults::observers();
+        observers.push(watch.clone());
+        let watchers = Watchers {
             #[cfg(feature = "metrics")]
-            series.clone(),
-            #[cfg(feature = "tracing")]
-            Arc::new(crate::tracing::Trace),
-            watch.clone(),
-        ];
-        let circuit = make(config, observers)?;
+            series: series.clone().into(),
+            #[cfg(not(feature = "metrics"))]
+            series: crate::defaults::Series::default(),
+            observers,
+        };
+        let circuit = make(config, watchers)?;
         watch.begin(&circuit);
         // Before anybody can find it, and so before anything else of it.
         let waiters = watch.publish(EventKind::Registered);

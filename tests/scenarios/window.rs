@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use tower_breaker::{State, Window};
+use tower_breaker::{Circuit, Config, ManualClock, Outcome, State, Window};
 
 use crate::support::{Bench, Log, SECOND, in_no_time, rules};
 
@@ -73,7 +73,7 @@ fn s09_the_window_is_empty_after_every_transition() {
     bench.run("SFF").is(State::Open).holds(0, 0);
     let probe = bench.wait().permit();
     bench.is(State::HalfOpen).holds(0, 0);
-    probe.record(tower_breaker::Outcome::Success);
+    probe.record(Outcome::Success);
     bench.is(State::Closed).holds(0, 0);
     assert_eq!(bench.rate(), None);
     bench.run("S").holds(1, 0);
@@ -161,5 +161,25 @@ fn s21_the_window_slides_and_does_not_tumble() {
         let bench = Bench::new(rules().window(window).minimum_calls(4).failure_rate(0.5));
         bench.at(first).run("FF").at(first + 2.0).run("F").is(State::Closed);
         bench.run("F").is(State::Open);
+    }
+}
+
+/// Measured or not: a measured call's end is worked out from its beginning.
+#[test]
+fn a_call_enters_a_window_of_time_when_it_ends() {
+    for is_measured in [false, true] {
+        let clock = ManualClock::new();
+        let config = Config::builder("shop").clock(&clock);
+        let config = config.window(Window::time(10 * SECOND));
+        let config = if is_measured { config.measure_latency() } else { config };
+        let circuit = Circuit::new(config.build().unwrap());
+        for outcome in [Outcome::Success, Outcome::Failure] {
+            let permit = circuit.try_acquire().unwrap();
+            clock.advance(9 * SECOND);
+            permit.record(outcome);
+            clock.advance(6 * SECOND);
+            assert_eq!(circuit.snapshot().window.calls, 1, "{outcome:?}, measured: {is_measured}");
+            clock.advance(10 * SECOND);
+        }
     }
 }

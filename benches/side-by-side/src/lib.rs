@@ -14,5 +14,6 @@ pub mod contenders;
 pub mod driver;
 pub mod floor;
 pub mod lab;
+pub mod least;
 pub mod threads;
 pub mod windows;

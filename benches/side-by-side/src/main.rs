@@ -23,7 +23,7 @@ use tower_breaker_side_by_side::{
     driver::Guarded,
     floor,
     lab::{self, Cell, Effort, Expected, Figures},
-    windows,
+    least, windows,
 };
 
 use crate::report::{Memory, Report};
@@ -148,6 +148,13 @@ fn on_one_thread() -> Vec<Cell> {
     for contender in contenders::plain() {
         cells.push(Cell::new(PLAIN, &contender.name, BARE, Expected::Answered, contender.closed()));
     }
+    cells.extend([
+        Cell::new(CLOSED, least::CLOSED, BARE, Expected::Answered, least::closed()),
+        Cell::new(CLOSED, least::LATENCY, BARE, Expected::Answered, least::latency()),
+        Cell::new(TENTH, least::TENTH, BARE, Expected::TenthFails, least::closed()),
+        Cell::new(OPEN, least::OPEN, BARE, Expected::Refused, least::open()),
+        Cell::new(OPEN, least::REFUSED, BARE, Expected::Refused, least::refused()),
+    ]);
     for (name, program) in floor::programs() {
         cells.push(Cell::new(FLOOR, name, floor::NOTHING, Expected::Answered, program));
     }

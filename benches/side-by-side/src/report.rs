@@ -6,6 +6,7 @@ use tower_breaker_side_by_side::{
     contenders::{self, BARE, ours},
     floor,
     lab::{Figure, Figures},
+    least,
     windows::{self, Pace},
 };
 
@@ -116,6 +117,16 @@ pub(crate) fn load() -> String {
     load.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
+/// The least program that keeps the promises in such a column.
+fn least_of(column: &str) -> Option<&'static str> {
+    match column {
+        CLOSED => Some(least::CLOSED),
+        TENTH => Some(least::TENTH),
+        OPEN => Some(least::OPEN),
+        _ => None,
+    }
+}
+
 /// A figure that the project has set itself.
 struct Target {
     what: String,
@@ -145,6 +156,13 @@ impl Target {
             self.floor = format!("{figure:.1} ns: {what}");
         }
         self
+    }
+
+    /// The same, beside what the target is a multiple of.
+    fn floor_over(self, what: &str, figure: Option<f64>, one: Option<f64>) -> Self {
+        let Some((figure, one)) = figure.zip(one) else { return self };
+        let floor = format!("{:.2} ×, {figure:.1} ns: {what}", figure / one);
+        Self { floor, ..self }
     }
 }
 
@@ -176,25 +194,31 @@ impl Report {
         let over = |column, name| self.over(column, name);
 
         let now = self.floor(floor::TOKIO_NOW);
-        let gate = self.floor(floor::GATE);
+        let least = over(CLOSED, least::CLOSED);
         let recloser = self.ratio(CLOSED, ours::DEFAULT, "recloser");
         targets.extend([
-            Target::at_most("closed, default: × recloser", 1.0, "×", recloser)
-                .floor(floor::GATE, gate),
+            Target::at_most("closed, default: × recloser", 1.0, "×", recloser).floor_over(
+                least::CLOSED,
+                least,
+                over(CLOSED, "recloser"),
+            ),
             Target::at_most("closed, default: aim", 15.0, "ns", over(CLOSED, ours::DEFAULT))
-                .floor(floor::GATE, gate),
+                .floor(least::CLOSED, least),
         ]);
 
-        let twice = self.floor(floor::NOW_TWICE);
+        let twice = over(CLOSED, least::LATENCY);
         let mut timed = |name: &str, aim: Option<f64>, at: Option<f64>, clock: &str| {
             let resilience = self.ratio(CLOSED, name, "tower-resilience");
             let seatbelt = self.ratio(CLOSED, name, "seatbelt");
             let what = name.trim_start_matches("tower-breaker, ");
             targets.extend([
                 Target::at_most(format!("{what}: × tower-resilience"), 0.35, "×", resilience)
-                    .floor(clock, at),
-                Target::at_most(format!("{what}: × seatbelt"), 0.75, "×", seatbelt)
-                    .floor(clock, at),
+                    .floor_over(clock, at, over(CLOSED, "tower-resilience")),
+                Target::at_most(format!("{what}: × seatbelt"), 0.75, "×", seatbelt).floor_over(
+                    clock,
+                    at,
+                    over(CLOSED, "seatbelt"),
+                ),
             ]);
             if let Some(aim) = aim {
                 let got = self.over(CLOSED, name);
@@ -202,40 +226,41 @@ impl Report {
                     .push(Target::at_most(format!("{what}: aim"), aim, "ns", got).floor(clock, at));
             }
         };
-        timed(ours::LATENCY, Some(55.0), twice, floor::NOW_TWICE);
+        timed(ours::LATENCY, Some(55.0), twice, least::LATENCY);
         timed(ours::TIME, Some(55.0), now, floor::TOKIO_NOW);
-        timed(ours::TIME_LATENCY, Some(55.0), twice, floor::NOW_TWICE);
-        let counter = self.floor(floor::TSC).map(|once| 2.0 * once);
+        timed(ours::TIME_LATENCY, Some(55.0), twice, least::LATENCY);
+        let counter = self.floor(floor::TSC).zip(least).map(|(once, least)| 2.0 * once + least);
         if over(CLOSED, ours::FAST_LATENCY).is_some() {
-            let clock = "the time-stamp counter twice";
+            let clock = "gate, permit, lane, verdict, count, and the time-stamp counter twice";
             timed(ours::FAST_LATENCY, Some(25.0), counter, clock);
             timed(ours::FAST_TIME, Some(25.0), counter, clock);
         }
 
         if let Some((peer, best)) = self.best_peer(OPEN) {
-            let boxed = self.floor(floor::BOX_AND_NOW);
+            let boxed = over(OPEN, least::OPEN);
             let mut open = |name: &str, limit, floor, at| {
                 let got = self.over(OPEN, name).map(|over| over / best);
                 let what = format!("open, {name}: × {peer}");
-                targets.push(Target::at_most(what, limit, "×", got).floor(floor, at));
+                let target = Target::at_most(what, limit, "×", got);
+                targets.push(target.floor_over(floor, at, Some(best)));
             };
-            open(ours::DEFAULT, 0.85, floor::BOX_AND_NOW, boxed);
-            open(ours::DEFERS, 0.85, floor::BOX_AND_NOW, boxed);
+            open(ours::DEFAULT, 0.85, least::OPEN, boxed);
+            open(ours::DEFERS, 0.85, least::OPEN, boxed);
             if over(OPEN, ours::FAST_LATENCY).is_some() {
                 let least = self.floor(floor::BOX).zip(self.floor(floor::TSC));
                 let least = least.map(|(boxed, clock)| boxed + clock);
                 open(ours::FAST_LATENCY, 0.5, "box it, and the time-stamp counter", least);
             }
         }
-        let alone = over(OPEN, ours::ALONE).zip(now).map(|(over, now)| over - now);
+        let beyond = |name: &str| self.over(OPEN, name).zip(now).map(|(over, now)| over - now);
         targets.push(
             Target::at_most(
                 "open, `Circuit::try_acquire` beyond a clock reading",
                 5.0,
                 "ns",
-                alone,
+                beyond(ours::ALONE),
             )
-            .floor(floor::GATE, self.floor(floor::GATE)),
+            .floor(least::REFUSED, beyond(least::REFUSED)),
         );
         for name in [ours::DEFAULT, ours::DEFERS, ours::ALONE] {
             let got = over(HALF_OPEN, name).zip(over(OPEN_BESIDE, name));
@@ -297,7 +322,11 @@ impl Report {
             let Some((peer, best)) = best else { continue };
             let got = over(column, ours::DEFAULT).map(|over| over / best);
             let what = format!("{column}: × the best peer, {peer}");
-            targets.push(Target::at_most(what, 1.0, "×", got));
+            let target = Target::at_most(what, 1.0, "×", got);
+            targets.push(match least_of(column) {
+                Some(least) => target.floor_over(least, over(column, least), Some(best)),
+                None => target,
+            });
         }
 
         targets.extend(self.window_targets());
@@ -397,7 +426,10 @@ impl Report {
             format!("# Side by side\n\nWritten by `{COMMAND}`.\n\n{HOW}\n{}\n", self.machine());
         text += "## What was to be reached\n\n";
         text += "The floor is what a program takes in the same run that does only what is named, and what the call \
-                 can't do without. An aim\nis a wish.\n\n";
+                 can't do without. An aim\nis a wish. Those of services are the least breakers of \
+                 `benches/side-by-side/src/least.rs`, which says which of the promises\nasks for \
+                 what: a permit that is settled when it is dropped, a window that is exact, trouble that lasts, a \
+                 refusal\nthat says who and for how long, metrics.\n\n";
         text += "| | to be | is | reached | floor |\n|---|---|---|---|---|\n";
         for target in self.targets() {
             let (sign, limit) = match target.limit {
@@ -451,11 +483,13 @@ impl Report {
              every call pass, or is like another row. Plain: the\nanswer is a number instead of an `http::Response`.\n\n\
              | | closed | 10 % fail | open | half-open | closed, plain |\n|---|---|---|---|---|---|\n"
             .to_owned();
-        for name in self.names() {
+        let least = [least::CLOSED, least::LATENCY, least::TENTH, least::OPEN, least::REFUSED];
+        let least = least.map(|name| (name.to_owned(), format!("floor: {name}")));
+        for (name, row) in self.names().into_iter().map(|name| (name.clone(), name)).chain(least) {
             let cell = |column| self.figures.get(column, &name).map_or("–".into(), with_quartiles);
             let _ = writeln!(
                 text,
-                "| {name} | {} | {} | {} | {} | {} |",
+                "| {row} | {} | {} | {} | {} | {} |",
                 cell(CLOSED),
                 cell(TENTH),
                 cell(OPEN),
