@@ -187,6 +187,10 @@ impl HalfOpen {
         self.position(id)
     }
 
+    pub(super) fn unmuted(&self) -> usize {
+        self.in_flight.iter().filter(|probe| !probe.muted).count()
+    }
+
     pub(super) fn permitted(&self) -> u32 {
         self.permitted
     }

@@ -197,7 +197,8 @@ impl World {
             let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Ignored].map(Some);
             ops.extend(outcomes.into_iter().chain([None]).map(|end| Op::End(index, end)));
             if scope.hints {
-                ops.push(Op::Hint(index, 3));
+                // Longer than any wait may be.
+                ops.push(Op::Hint(index, 7));
             }
         }
         if scope.operator {
@@ -478,10 +479,14 @@ impl World {
     fn check_state(&self, scope: &Scope) -> Result<(), Broken> {
         let Self { machine, now, .. } = self;
         let longest = scope.longest();
+        let may_answer = |id: &u64| self.calls.iter().any(|call| call.role == Role::Probe(*id));
+        law!(machine.lapsed.iter().all(may_answer), "a lapsed probe that nobody forgets");
         match &machine.phase {
             Phase::Open(open) => {
                 law!(open.until.since(*now) < longest, "open for longer than any wait");
                 law!(!open.wait.is_zero(), "open for no time");
+                let most = machine.rules.open_for.longest_hinted();
+                law!(open.wait <= most || scope.rules.len() > 1, "open for {:?}", open.wait);
                 let held = machine.overlay.as_ref();
                 let for_ever = held.is_some_and(|overlay| {
                     overlay.kind == OverrideKind::ForceOpen && overlay.until.is_none()
@@ -491,6 +496,11 @@ impl World {
             }
             Phase::HalfOpen(half_open) => {
                 let permitted = half_open.permitted();
+                let known = self.calls.iter().filter_map(|call| match call.role {
+                    Role::Probe(id) => machine.probe_at(id),
+                    _ => None,
+                });
+                law!(half_open.unmuted() == known.count(), "a probe that is nobody's call");
                 law!(self.probes <= permitted || scope.rules.len() > 1, "{} probes", self.probes);
                 if half_open.permits_left() == 0 {
                     // Whatever the probes do or don't.
