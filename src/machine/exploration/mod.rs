@@ -238,8 +238,8 @@ fn the_laws_hold_after_a_cold_start_and_with_hints() {
     let cold = Rules { start: Start::Open, warm_up: 5 * UNIT, ..rules() };
     holds(
         &Scope { hints: true, in_flight: 1, ..scope("a cold start, and hints", cold) },
-        1_900,
-        10,
+        2_600,
+        12,
     );
 }
 
