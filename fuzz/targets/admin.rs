@@ -6,10 +6,7 @@
 
 #![no_main]
 
-use std::{
-    cell::LazyCell,
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -17,7 +14,7 @@ use http_body::Body;
 use http_body_util::Full;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::Value;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tower::{Service, ServiceExt};
 use tower_breaker::{
     AdminBody, AdminIdentity, AdminService, Circuit, Config, KeyedCircuits, ManualClock, Registry,
@@ -27,15 +24,11 @@ use tower_breaker::{
 const OPERATOR: &str = "operator-7Jm2kQ9xT4vB";
 const VIEWER: &str = "viewer-x81Lw0PzR5nY3";
 
-thread_local! {
-    static RUNTIME: LazyCell<Runtime> = LazyCell::new(|| {
-        Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
-    });
-}
-
 fuzz_target!(|bytes: &[u8]| -> Corpus {
     let Some(request) = request(bytes) else { return Corpus::Reject };
-    RUNTIME.with(|runtime| runtime.block_on(ask(request)));
+    // One each, or the tasks of all services before would go on.
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(ask(request));
     Corpus::Keep
 });
 

@@ -102,27 +102,27 @@ async fn main() -> Result<ExitCode, BoxError> {
         }
     }
 
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = now() + Duration::from_secs(seconds);
     let mut held: Vec<Held> = Vec::new();
     let mut rounds = 0;
     let mut wrong = Vec::new();
     println!("round  mood             calls  refused   memory kB  descriptors  tasks");
-    while Instant::now() < end {
+    while now() < end {
         // Every other round it is well.
         let mood = if rounds % 2 == 0 { Mood::Well } else { MOODS[1 + rounds / 2 % 7] };
         server.mood.store(mood as usize, Ordering::Relaxed);
-        sleep(ROUND.min(end.saturating_duration_since(Instant::now()))).await;
+        sleep(ROUND.min(end.saturating_duration_since(now()))).await;
         rounds += 1;
         wrong.extend(wakers_left());
         // Where a round is over everything is in the same mood again.
         if mood == Mood::Well {
-            held.push(Held::now());
+            held.push(Held::by_the_process());
         }
         let (called, refused) = clients.iter().fold((0, 0), |(called, refused), client| {
             let books = &client.books;
             (called + books.called(), refused + books.refused.load(Ordering::Relaxed))
         });
-        let Held { memory, descriptors, tasks } = Held::now();
+        let Held { memory, descriptors, tasks } = Held::by_the_process();
         println!(
             "{rounds:5}  {:12} {called:9} {refused:8}  {memory:10}  {descriptors:11}  {tasks:5}",
             format!("{mood:?}")
@@ -438,6 +438,11 @@ fn unseen(clients: &[SoakedClient]) -> Vec<String> {
     none.map(|(kind, _)| format!("no call came to be {kind}")).collect()
 }
 
+#[expect(clippy::disallowed_methods, reason = "it lasts as long as it is told to")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 // What the process holds -----------------------------------------------------
 
 #[derive(Clone, Copy, Debug)]
@@ -450,7 +455,7 @@ struct Held {
 
 impl Held {
     /// Zeros, where the system does not tell.
-    fn now() -> Self {
+    fn by_the_process() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let memory = memory.and_then(|line| line.split_whitespace().next()?.parse().ok());

@@ -35,7 +35,7 @@ use tower_breaker::{CircuitOpen, State};
 use self::{
     client::Client,
     network::Network,
-    plan::{Dice, Open, Plan, ms},
+    plan::{Dice, Open, Plan, ms, now},
 };
 
 /// How many seeds are tried unless the environment says otherwise.
@@ -140,7 +140,7 @@ fn run(plan: &Plan) -> Result<Seen, String> {
 }
 
 async fn simulate(plan: &Plan) -> Result<Seen, String> {
-    let began = Instant::now();
+    let began = now();
     let mut dice = Dice::new(plan.seed).fork();
     let network = Network::new(plan.servers, &plan.faults);
     let clients: Vec<_> = (0..plan.clients as u64)
@@ -207,8 +207,8 @@ async fn calls(
     end: Instant,
 ) -> Result<u64, String> {
     let mut answers = 0;
-    while Instant::now() < end {
-        let called = Instant::now();
+    while now() < end {
+        let called = now();
         let result = client.stack.clone().oneshot(()).await;
         answers += 1;
         let took = called.elapsed();
@@ -242,7 +242,7 @@ async fn calls(
             let _ = timeout(ms(dice.below(5)), client.stack.clone().oneshot(())).await;
         }
         let pause = ms(dice.between(40, 160));
-        sleep_until((Instant::now() + pause).min(end)).await;
+        sleep_until((now() + pause).min(end)).await;
     }
     Ok(answers)
 }

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tower_breaker::{BoxError, Circuit, State};
 
-use crate::plan::{Dice, Fault, HEALED_AT, Wrong, ms};
+use crate::plan::{Dice, Fault, HEALED_AT, Wrong, ms, now};
 
 /// All servers, and what is wrong with them.
 pub(crate) struct Network {
@@ -41,7 +41,7 @@ impl Network {
     pub(crate) fn new(servers: usize, faults: &[Fault]) -> Arc<Self> {
         let server = || Server { crashes: watch::Sender::new(0), down_until: AtomicU64::new(0) };
         let network = Arc::new(Self {
-            began: Instant::now(),
+            began: now(),
             faults: faults.to_vec(),
             servers: (0..servers).map(|_| server()).collect(),
             turns: AtomicU64::new(0),

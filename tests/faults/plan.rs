@@ -3,8 +3,16 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// On the clock that all of a run is on.
+#[expect(clippy::disallowed_methods, reason = "it is paused, and nobody's wall clock")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 /// Nothing goes wrong from then on.
