@@ -6,7 +6,10 @@
 
 #![no_main]
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    cell::RefCell,
+    task::{Context, Poll, Waker},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -14,7 +17,7 @@ use http_body::Body;
 use http_body_util::Full;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::Value;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
 use tower_breaker::{
     AdminBody, AdminIdentity, AdminService, Circuit, Config, KeyedCircuits, ManualClock, Registry,
@@ -24,30 +27,55 @@ use tower_breaker::{
 const OPERATOR: &str = "operator-7Jm2kQ9xT4vB";
 const VIEWER: &str = "viewer-x81Lw0PzR5nY3";
 
+thread_local! {
+    /// Made anew when a command has changed something, so that a request alone
+    /// does what it did among others.
+    static SITE: RefCell<Option<Site>> = const { RefCell::new(None) };
+}
+
+struct Site {
+    registry: Registry,
+    admin: AdminService,
+    runtime: Runtime,
+}
+
 fuzz_target!(|bytes: &[u8]| -> Corpus {
     let Some(request) = request(bytes) else { return Corpus::Reject };
-    // One each, or the tasks of all services before would go on.
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(ask(request));
+    SITE.with_borrow_mut(|site| {
+        let Site { registry, admin, runtime } = site.get_or_insert_with(Site::new);
+        let before = looks(registry);
+        runtime.block_on(ask(registry, admin, request));
+        if looks(registry) != before {
+            admin.shutdown();
+            *site = None;
+        }
+    });
     Corpus::Keep
 });
 
-async fn ask(request: Request<Full<Bytes>>) {
-    let (registry, clock) = (Registry::new(), ManualClock::new());
-    let config = |name: &str| Config::builder(name).clock(&clock);
-    let add = |name| registry.circuit(config(name).build().expect("it is valid"));
-    add("inventory").expect("it is the first of its name");
-    add("payments").expect("it is the first of its name").trip();
-    let hosts = KeyedCircuits::builder(config("hosts").build().expect("it is valid"));
-    let hosts = registry.keyed(hosts).expect("it is the first of its name");
-    drop(hosts.try_acquire("a/b"));
+impl Site {
+    fn new() -> Self {
+        let (registry, clock) = (Registry::new(), ManualClock::new());
+        let config = |name: &str| Config::builder(name).clock(&clock);
+        let add = |name| registry.circuit(config(name).build().expect("it is valid"));
+        add("inventory").expect("it is the first of its name");
+        add("payments").expect("it is the first of its name").trip();
+        let hosts = KeyedCircuits::builder(config("hosts").build().expect("it is valid"));
+        let hosts = registry.keyed(hosts).expect("it is the first of its name");
+        drop(hosts.try_acquire("a/b"));
 
-    let mut admin = AdminService::builder(&registry)
-        .bearer_token(AdminIdentity::operator("alice"), OPERATOR)
-        .bearer_token(AdminIdentity::viewer("bob"), VIEWER)
-        .metrics(|| "up 1\n".to_owned())
-        .build()
-        .expect("it is valid");
+        let admin = AdminService::builder(&registry)
+            .bearer_token(AdminIdentity::operator("alice"), OPERATOR)
+            .bearer_token(AdminIdentity::viewer("bob"), VIEWER)
+            .metrics(|| "up 1\n".to_owned())
+            .build()
+            .expect("it is valid");
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        Self { registry, admin, runtime: runtime.expect("a runtime") }
+    }
+}
+
+async fn ask(registry: &Registry, admin: &mut AdminService, request: Request<Full<Bytes>>) {
     let by_operator = request.headers().iter().any(|(name, value)| {
         name == header::AUTHORIZATION
             && value.as_bytes().windows(OPERATOR.len()).any(|part| part == OPERATOR.as_bytes())
@@ -55,14 +83,13 @@ async fn ask(request: Request<Full<Bytes>>) {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_head = request.method() == Method::HEAD;
 
-    let before = looks(&registry);
-    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut admin).await.expect("it is ready");
+    let before = looks(registry);
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(admin).await.expect("it is ready");
     let response = ready.call(request).await.expect("it answers everybody");
     if !by_operator || is_safe || !response.status().is_success() {
-        assert_eq!(looks(&registry), before, "somebody changed something");
+        assert_eq!(looks(registry), before, "somebody changed something");
     }
     check(response, is_head);
-    admin.shutdown();
 }
 
 fn looks(registry: &Registry) -> (Vec<Snapshot>, u64) {

@@ -204,13 +204,19 @@ impl Choice {
         };
         let times = u64::try_from(self.sustained.as_nanos() / step.as_nanos()).ok()? + 3;
         let calls_in_all = calls.checked_mul(times)?;
+        // A circuit's time ends after 584 years.
+        let lasts = step.checked_mul(u32::try_from(times).ok()?)?;
+        if lasts > YEAR * 100 {
+            return None;
+        }
         let only_throttles = !by_rate && self.row.is_none();
         (calls_in_all <= MOST && !only_throttles).then_some((calls, times, step))
     }
 }
 
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn built(choice: &Choice) {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     let clock = ManualClock::new();
     let Ok(config) = choice.builder().clock(&clock).build() else { return };
     let circuit = Circuit::new(config);
@@ -252,7 +258,8 @@ fn built(choice: &Choice) {
         return;
     }
     for _ in 0..choice.successes.unwrap_or(choice.permits) {
-        circuit.try_acquire().expect("the wait is over").record(Outcome::Success);
+        let probe = circuit.try_acquire();
+        probe.unwrap_or_else(|open| panic!("{open}: {choice:?}")).record(Outcome::Success);
     }
     clock.advance(choice.ramp.unwrap_or_default());
     assert_eq!(circuit.state(), State::Closed, "it does not close: {choice:?}");

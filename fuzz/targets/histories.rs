@@ -1,6 +1,6 @@
-//! Histories of calls, against the reference model of the tests: the bytes are the
-//! dice that the tests' cases are drawn with, and where they end others follow, for
-//! zeros without an end would be thrown again for ever.
+//! Histories of calls, against the reference model of the tests: the first eight
+//! bytes are the seed that configurations are drawn with, and then comes what
+//! happens, three bytes each.
 
 #![no_main]
 
@@ -15,29 +15,80 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
+use tower_breaker::{Outcome, OverrideKind};
+
+use self::reference::{Expiry, MS, Mark, OTHERS, Op, Part};
 
 fuzz_target!(|bytes: &[u8]| {
-    let dice = TestRng::from_seed(RngAlgorithm::PassThrough, &endless(bytes));
+    let Some((seed, history)) = bytes.split_first_chunk::<8>() else { return };
+    let mut long_seed = [0; 32];
+    long_seed[..8].copy_from_slice(seed);
+    let dice = TestRng::from_seed(RngAlgorithm::ChaCha, &long_seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), dice);
     let Ok(case) = cases::case().new_tree(&mut runner) else { return };
-    let case = case.current();
+    // The way up a ramp is drawn like the rest: it is the seed's, not the bytes'.
+    let (setup, others, _) = case.current();
+    let history: Vec<Op> = history.chunks_exact(3).take(200).map(op).collect();
+    let case = (setup, others, history);
     if let Err(error) = reference::agree(case.clone()) {
         panic!("{error}\n{case:#?}");
     }
 });
 
-/// More than any case takes.
-fn endless(bytes: &[u8]) -> Vec<u8> {
-    const ENOUGH: usize = 64 << 10;
-    let mut all = Vec::with_capacity(ENOUGH + bytes.len());
-    all.extend_from_slice(bytes);
-    // SplitMix64.
-    let mut state = bytes.len() as u64;
-    while all.len() < ENOUGH {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        all.extend((mixed ^ (mixed >> 31)).to_le_bytes());
+fn op(bytes: &[u8]) -> Op {
+    let [which, first, second] = *bytes else { unreachable!("they come in threes") };
+    let end = [Some(Outcome::Success), Some(Outcome::Failure), Some(Outcome::Ignored), None];
+    let end = end[usize::from(first % 4)];
+    let off = [0, 0, 1, -1][usize::from(second % 4)];
+    let mark = MARKS[usize::from(second / 4) % MARKS.len()];
+    match which % 16 {
+        0 | 1 => Op::Acquire,
+        2..=5 => Op::Call(end, mark, off),
+        6 | 7 => Op::Finish(usize::from(second), end),
+        8 | 9 => Op::Advance(mark, off),
+        10 => Op::Trip,
+        11 => Op::Reset,
+        12 => Op::Lay(
+            [OverrideKind::ForceOpen, OverrideKind::ForceClosed, OverrideKind::ObserveOnly]
+                [usize::from(first % 3)],
+            [
+                Expiry::AsItComes,
+                Expiry::In(0),
+                Expiry::In(5 * MS),
+                Expiry::In(30 * MS),
+                Expiry::UntilCleared,
+            ][usize::from(second % 5)],
+        ),
+        13 => Op::Clear,
+        14 if first % 2 == 0 => Op::Poll,
+        14 => Op::PollStuck,
+        _ => Op::Reconfigure(PARTS[usize::from(first) % PARTS.len()], usize::from(second) % OTHERS),
     }
-    all
 }
+
+const MARKS: [Mark; 12] = [
+    Mark::Nothing,
+    Mark::SlowThreshold,
+    Mark::FirstWait,
+    Mark::LongestWait,
+    Mark::Lease,
+    Mark::Span,
+    Mark::Sustained,
+    Mark::NextBucket,
+    Mark::NextStep,
+    Mark::OfTheRamp,
+    Mark::NextThrottleBucket,
+    Mark::Deadline,
+];
+
+const PARTS: [Part; 9] = [
+    Part::Nothing,
+    Part::Window,
+    Part::Rates,
+    Part::Slow,
+    Part::Waits,
+    Part::Probes,
+    Part::Ramp,
+    Part::Throttle,
+    Part::Rest,
+];

@@ -334,7 +334,10 @@ impl SoakedClient {
                 .expect("the address is one");
             let call = self.call(request);
             // Some go away, before anything has come or while it waits.
-            let patience = if roll % 10 == 0 { roll % 4 } else { 2_000 };
+            let patience = match roll % 10 {
+                0 => roll / 10 % 4,
+                _ => 2_000,
+            };
             let kind = match timeout(Duration::from_millis(patience), call).await {
                 Ok(true) => &self.books.answered,
                 Ok(false) => &self.books.failed,
@@ -471,18 +474,16 @@ fn grown(held: &[Held]) -> Vec<String> {
     let most = |held: &[Held], of: fn(&Held) -> u64| held.iter().map(of).max().unwrap_or_default();
     // The last two of the rounds that are well, where there are as many.
     let last = &rest[rest.len().saturating_sub(2)..];
-    let kinds: [(&str, fn(&Held) -> u64, u64); 3] = [
-        ("memory", |held| held.memory, SLACK),
-        ("file descriptors", |held| held.descriptors, 16),
-        ("tasks", |held| held.tasks, 16),
-    ];
     let mut grown = Vec::new();
-    for (what, of, slack) in kinds {
+    let mut compare = |what: &str, of: fn(&Held) -> u64, slack: u64| {
         let (before, after) = (most(warm, of), most(last, of));
         if after > before + slack {
             grown.push(format!("{what}: {before}, and {after} in the end"));
         }
-    }
+    };
+    compare("memory", |held| held.memory, SLACK);
+    compare("file descriptors", |held| held.descriptors, 16);
+    compare("tasks", |held| held.tasks, 16);
     grown
 }
 
