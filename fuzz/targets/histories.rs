@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(case) = cases::case().new_tree(&mut runner) else { return };
     // The way up a ramp is drawn like the rest: it is the seed's, not the bytes'.
     let (setup, others, _) = case.current();
-    let history: Vec<Op> = history.chunks_exact(3).take(200).map(op).collect();
+    let history: Vec<Op> = history.chunks_exact(3).take(80).map(op).collect();
     let case = (setup, others, history);
     if let Err(error) = reference::agree(case.clone()) {
         panic!("{error}\n{case:#?}");
