@@ -11,7 +11,8 @@
 //!
 //! It fails if a call is not counted exactly once, by the circuit's totals and by an
 //! observer; if a kind of end was never seen; if a circuit is not closed in the end;
-//! or if memory, tasks, wakers or file descriptors grow. Two minutes unless said.
+//! or if memory, tasks, wakers or file descriptors grow. Two minutes unless said;
+//! in less than 45 seconds not everything has gone wrong yet.
 
 use std::{
     convert::Infallible,
