@@ -7,6 +7,8 @@ use super::{
     in_flight::{InFlight, Place},
     throttling::Throttling,
 };
+#[cfg(test)]
+use crate::time::nanos;
 use crate::{
     cause::Cause,
     outcome::Outcome,
@@ -334,5 +336,46 @@ impl Episode {
         let recent = self.recent.counts();
         self.began.is_some_and(|began| now.since(began) >= self.age_to_trip)
             && rate.reached_by(bad(recent), recent.calls)
+    }
+}
+
+#[cfg(test)]
+impl Closed {
+    /// What decides its future, but for whose the places in flight are.
+    pub(super) fn essence(&self, now: Time, longest: Duration, into: &mut Vec<u64>) {
+        let Self { ring, run, failing, slowing, in_flight, throttling } = self;
+        // No rows longer than that are explored.
+        into.push((*run).min(4).into());
+        ring.essence(now, into);
+        for episode in [failing.as_ref(), slowing.as_deref()].into_iter().flatten() {
+            let Episode { age_to_trip, began, recent } = episode;
+            let age = began.map_or(u64::MAX, |began| nanos(now.since(began).min(*age_to_trip)));
+            into.extend([nanos(*age_to_trip), age]);
+            recent.essence(now, into);
+        }
+        if let Some(in_flight) = in_flight {
+            in_flight.essence(now, longest, ring.odometer(now), ring.span(), into);
+        }
+        if let Some(throttling) = throttling {
+            throttling.essence(now, into);
+        }
+    }
+
+    /// How many calls there are in the fullest of what is kept by time. Nothing
+    /// else bounds that.
+    pub(super) fn calls_by_time(&self) -> u64 {
+        let ring = match &self.ring {
+            Ring::Time(ring) => ring.counts().calls,
+            Ring::Count(_) => 0,
+        };
+        let episodes = [self.failing.as_ref(), self.slowing.as_deref()].into_iter().flatten();
+        let recent = episodes.map(|episode| episode.recent.counts().calls);
+        let throttled = self.throttling.as_deref().map_or(0, Throttling::calls);
+        recent.chain([ring, throttled]).max().unwrap_or_default()
+    }
+
+    /// Which of the calls it has heard of has that place.
+    pub(super) fn place_of(&self, place: Place) -> Option<usize> {
+        self.in_flight.as_deref().and_then(|in_flight| in_flight.place_of(place))
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{End, Progress};
+#[cfg(test)]
+use crate::time::nanos;
 use crate::{
     cause::Cause, outcome::Outcome, probes::Probes, ratio::Ratio, time::Time, window::Counts,
 };
@@ -226,5 +228,35 @@ impl HalfOpen {
 
     fn position(&self, id: u64) -> Option<usize> {
         self.in_flight.iter().position(|probe| probe.id == id)
+    }
+}
+
+#[cfg(test)]
+impl HalfOpen {
+    /// What decides its future, but for which probe is whose.
+    pub(super) fn essence(&self, now: Time, longest: Duration, into: &mut Vec<u64>) {
+        let Self { permitted, successes, failures, timed_out, waited, lease, in_flight, share } =
+            self;
+        into.extend([permitted, successes, failures, timed_out].map(|count| u64::from(*count)));
+        into.extend([nanos(*waited), nanos(*lease), in_flight.len() as u64]);
+        let share = share.as_ref().map_or([0; 2], |share| [share.of.parts(), share.credit]);
+        into.extend(share.map(u64::from));
+        for Probe { id: _, deadline, muted } in in_flight {
+            into.extend([deadline.nanos_since(now), nanos(now.since(*deadline).min(longest))]);
+            into.push((*muted).into());
+        }
+    }
+
+    /// Which of the probes in flight that is.
+    pub(super) fn place_of(&self, id: u64) -> Option<usize> {
+        self.position(id)
+    }
+
+    pub(super) fn unmuted(&self) -> usize {
+        self.in_flight.iter().filter(|probe| !probe.muted).count()
+    }
+
+    pub(super) fn permitted(&self) -> u32 {
+        self.permitted
     }
 }

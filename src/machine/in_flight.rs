@@ -266,6 +266,47 @@ impl InFlight {
 }
 
 #[cfg(test)]
+impl InFlight {
+    /// What decides its future, but for whose the places are: how old the calls
+    /// are, at most `longest`, and how far the odometer has moved since they were
+    /// found, at most `span`.
+    pub(super) fn essence(
+        &self,
+        now: Time,
+        longest: Duration,
+        odometer: u64,
+        span: u64,
+        into: &mut Vec<u64>,
+    ) {
+        let Self { allowed, calls, free: _, first: _, last: _, cursor, passed, latest: _ } = self;
+        into.extend([allowed.map_or(u64::MAX, crate::time::nanos), *passed]);
+        into.push(self.indices().count() as u64);
+        for index in self.indices() {
+            let Flight { began, turn: _, before: _, after: _, note } = &calls[index as usize];
+            into.push(
+                crate::time::nanos(now.since(*began).min(longest)) << 1
+                    | u64::from(index == *cursor),
+            );
+            into.push(note.map_or(u64::MAX, |note| odometer.saturating_sub(note).min(span)));
+        }
+    }
+
+    /// Which of the calls has that place.
+    pub(super) fn place_of(&self, place: Place) -> Option<usize> {
+        let has_it =
+            |index: u32| index == place.index && self.calls[index as usize].turn == place.turn;
+        self.indices().position(has_it)
+    }
+
+    fn indices(&self) -> impl Iterator<Item = u32> + '_ {
+        let known = |index: u32| (index != NONE).then_some(index);
+        std::iter::successors(known(self.first), move |index| {
+            known(self.calls[*index as usize].after)
+        })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

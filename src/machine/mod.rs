@@ -6,6 +6,8 @@
 //! state owns its data; a transition replaces it with a fresh value.
 
 mod closed;
+#[cfg(test)]
+mod exploration;
 mod half_open;
 mod in_flight;
 mod ramp;

@@ -99,3 +99,15 @@ impl Ramp {
         self.passed.saturating_add(nanos(now.since(self.since))).min(self.over)
     }
 }
+
+#[cfg(test)]
+impl Ramp {
+    /// What decides its future.
+    pub(super) fn essence(&self, now: Time, longest: Duration, into: &mut Vec<u64>) {
+        let Self { calls, began: _, passed: _, since: _, over, credit, told } = self;
+        let late = now.since(self.end()).min(longest);
+        into.extend([*over, *credit, self.elapsed(now), nanos(late)]);
+        into.push(told.map_or(u64::MAX, u64::from));
+        calls.essence(now, longest, into);
+    }
+}

@@ -105,3 +105,17 @@ impl Throttling {
         }
     }
 }
+
+#[cfg(test)]
+impl Throttling {
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.counts().calls
+    }
+
+    /// What decides its future.
+    pub(super) fn essence(&self, now: Time, into: &mut Vec<u64>) {
+        let Self { throttle, calls, credit, told } = self;
+        into.extend([throttle.minimum_calls, (*credit).into(), (*told).into()]);
+        calls.essence(now, into);
+    }
+}

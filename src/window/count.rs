@@ -106,6 +106,20 @@ impl CountRing {
     }
 }
 
+#[cfg(test)]
+impl CountRing {
+    /// What decides its future: the calls it holds, from the oldest on.
+    pub(crate) fn essence(&self, into: &mut Vec<u64>) {
+        let Self { failed, slow, capacity, next, counts, recorded: _ } = self;
+        into.extend([u64::from(*capacity), counts.calls, counts.failures, counts.slow]);
+        // At most the capacity.
+        for age in (1..=counts.calls as u32).rev() {
+            let index = (next + capacity - age) % capacity;
+            into.push(u64::from(failed.at(index)) << 1 | u64::from(slow.at(index)));
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Bits(Box<[u64]>);
 

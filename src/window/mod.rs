@@ -239,3 +239,14 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+impl Ring {
+    /// What decides its future.
+    pub(crate) fn essence(&self, now: Time, into: &mut Vec<u64>) {
+        match self {
+            Self::Count(ring) => ring.essence(into),
+            Self::Time(ring) => ring.essence(now, into),
+        }
+    }
+}

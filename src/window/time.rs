@@ -155,6 +155,21 @@ impl TimeRing {
 }
 
 #[cfg(test)]
+impl TimeRing {
+    /// What decides its future: its buckets from the newest on, how many more have
+    /// gone by since, and when the next begins.
+    pub(crate) fn essence(&self, now: Time, into: &mut Vec<u64>) {
+        let Self { buckets, span, newest, newest_slot: _, newest_until: _, counts } = self;
+        let number = self.number(now);
+        let gone = number.saturating_sub(*newest).min(self.len());
+        into.extend([*span, self.end(number).nanos_since(now), gone]);
+        let slots = (0..self.len()).filter_map(|age| newest.checked_sub(age));
+        let held = slots.map(|number| &buckets[self.slot(number)]).chain([counts]);
+        into.extend(held.flat_map(|held| [held.calls, held.failures, held.slow]));
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,25 +1,14 @@
-//! The circuit against a model of it: slow, obvious, and written from the
-//! design alone.
-//!
-//! The model keeps every call, every state it ever was in and every judged
-//! outcome, and works out each answer from all of them each time it is asked.
-//! A random configuration and a random history drive both; after every step
-//! they must agree on all that a caller, a reader or an observer can see. Of the
-//! service around a circuit it drives `poll_ready` where it refuses, and where it
-//! looks for calls that hang. Threads, wakers, hints, health checks and how the
-//! admitted share is told are tested elsewhere.
+//! The reference: what happens, what both show, the circuit on its bench, and the
+//! model.
 
 use std::{
-    cell::RefCell,
-    collections::HashSet,
     future::{Ready, ready},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use proptest::{prelude::*, test_runner::TestRunner};
-
+use proptest::{prelude::TestCaseError, prop_assert_eq};
 use tower::{Layer, Service};
 use tower_breaker::{
     Backoff, BoxError, Cancellation, Cause, Circuit, CircuitBreaker, CircuitBreakerLayer,
@@ -27,117 +16,11 @@ use tower_breaker::{
     Permit, Probes, ResultClassifier, Start, State, Throttle, Transition, Window,
 };
 
-#[test]
-fn the_circuit_and_the_model_agree_after_every_step() {
-    let reached = RefCell::new(HashSet::new());
-    for_all(10_000, case(), |(setup, others, history)| {
-        let mut bench = Bench::new(&setup);
-        let mut model = Model { others, ..Model::new(setup) };
-        for (step, op) in history.iter().enumerate() {
-            let answers = both(&mut bench, &mut model, op);
-            prop_assert_eq!(answers.0, answers.1, "the answer at step {}, {:?}", step, op);
-            let view = bench.view();
-            prop_assert_eq!(&view, &model.view(), "the view after step {}, {:?}", step, op);
-            prop_assert_eq!(bench.circuit.state(), view.state, "state() after step {}", step);
-            prop_assert_eq!(bench.view(), view, "the second reading after step {}", step);
-            prop_assert_eq!(bench.moves(), model.moves.clone(), "the moves by step {}", step);
-        }
-        let mut reached = reached.borrow_mut();
-        reached.extend(model.moves.iter().map(|moved| (moved.from, moved.cause.0)));
-        let unfinished = |moved: &&Move| moved.cause.1.last().is_some_and(|number| *number > 0);
-        let slow = model.moves.iter().filter(|moved| moved.cause.0 == "slow-call-rate");
-        reached.extend(slow.filter(unfinished).map(|moved| (moved.from, "hangs")));
-        reached.extend(model.seen.iter().copied());
-        let counted = model.tally().into_iter().filter(|(_, count)| *count > 0);
-        reached.extend(counted.map(|(name, _)| (State::Closed, name)));
-        Ok(())
-    });
-    // Agreeing proves nothing about what never happened.
-    let counted = Model::new(Setup::plain()).tally().map(|(name, _)| (State::Closed, name));
-    for what in MOVES.into_iter().chain(SEEN).chain(counted) {
-        assert!(reached.borrow().contains(&what), "no history reached {what:?}");
-    }
-}
-
-#[test]
-fn a_circuit_that_is_never_read_ends_up_the_same() {
-    for_all(1_000, case(), |(setup, others, history)| {
-        let mut bench = Bench::new(&setup);
-        let mut model = Model { others, ..Model::new(setup) };
-        for op in &history {
-            let answers = both(&mut bench, &mut model, op);
-            prop_assert_eq!(answers.0, answers.1);
-        }
-        prop_assert_eq!(bench.moves(), model.moves.clone());
-        prop_assert_eq!(bench.view(), model.view());
-        Ok(())
-    });
-}
-
-#[test]
-fn a_jittered_wait_keeps_within_its_share_and_is_kept_to_the_nanosecond() {
-    let ends = prop::collection::vec(0..3u8, 1..16);
-    let episodes = (waits(), 1..100u32, any::<u64>(), ends);
-    for_all(1_000, episodes, |(waits, percent, seed, ends)| {
-        let jitter = f64::from(percent) / 100.0;
-        let setup = Setup { waits, probes: 1, successes: 1, ..Setup::plain() };
-        let bench = Bench::with(&setup, |config| {
-            config.open_for(setup.waits.to_backoff().jitter(jitter).seed(seed))
-        });
-        bench.circuit.trip();
-        let mut step = 0;
-        for end in ends {
-            let opened = bench.moves().pop().expect("it has just opened");
-            prop_assert_eq!(opened.to, State::Open);
-            let wait = opened.open_for.expect("an opening says for how long");
-            let base = waits.nth(step) as f64;
-            prop_assert!(wait as f64 >= (base * (1.0 - jitter)).floor() - 1.0);
-            prop_assert!(wait as f64 <= (base * (1.0 + jitter)).ceil() + 1.0);
-
-            bench.clock.advance(Duration::from_nanos(wait - 1));
-            let refusal = bench.circuit.try_acquire().expect_err("a nanosecond is left");
-            prop_assert_eq!(refusal.retry_after(), Some(Duration::from_nanos(1)));
-            bench.clock.advance(Duration::from_nanos(1));
-            let probe = bench.circuit.try_acquire().expect("the wait is over");
-            step = match end {
-                0 => {
-                    probe.record(Outcome::Success);
-                    bench.circuit.trip();
-                    0
-                }
-                1 => {
-                    probe.record(Outcome::Failure);
-                    step + 1
-                }
-                _ => {
-                    bench.circuit.trip();
-                    step + 1
-                }
-            };
-        }
-        Ok(())
-    });
-}
-
-/// Tries a law on so many cases, or more if the environment asks for more.
-fn for_all<S: Strategy>(
-    cases: u32,
-    strategy: S,
-    law: impl Fn(S::Value) -> Result<(), TestCaseError>,
-) {
-    let default = ProptestConfig::default();
-    let cases = cases.max(default.cases);
-    let config = ProptestConfig { cases, failure_persistence: None, ..default };
-    if let Err(error) = TestRunner::new(config).run(&strategy, law) {
-        panic!("{error}");
-    }
-}
-
 // What happens ---------------------------------------------------------------
 
 /// One thing that happens to a circuit.
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(crate) enum Op {
     /// The call stays in flight.
     Acquire,
     /// The call ends after so long, if it is admitted.
@@ -159,7 +42,7 @@ enum Op {
 
 /// Settings that are changed together.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+pub(crate) enum Part {
     Nothing,
     Window,
     Rates,
@@ -172,11 +55,11 @@ enum Part {
 }
 
 /// How a call ends: with an outcome, or dropped.
-type End = Option<Outcome>;
+pub(crate) type End = Option<Outcome>;
 
 /// A stretch of time that means something to a configuration.
 #[derive(Clone, Copy, Debug)]
-enum Mark {
+pub(crate) enum Mark {
     Nothing,
     SlowThreshold,
     FirstWait,
@@ -197,7 +80,7 @@ enum Mark {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Expiry {
+pub(crate) enum Expiry {
     AsItComes,
     In(u64),
     UntilCleared,
@@ -205,10 +88,10 @@ enum Expiry {
 
 /// What all of them that ask are answered: admitted, or refused by
 /// which state and until when.
-type Answer = Option<Result<(), (State, Option<u64>)>>;
+pub(crate) type Answer = Option<Result<(), (State, Option<u64>)>>;
 
 /// Does the same to both.
-fn both(bench: &mut Bench, model: &mut Model, op: &Op) -> (Answer, Answer) {
+pub(crate) fn both(bench: &mut Bench, model: &mut Model, op: &Op) -> (Answer, Answer) {
     let advance = |bench: &mut Bench, model: &mut Model, mark, off| {
         let by = model.length(mark).saturating_add_signed(i64::from(off));
         bench.clock.advance(Duration::from_nanos(by));
@@ -261,30 +144,57 @@ fn both(bench: &mut Bench, model: &mut Model, op: &Op) -> (Answer, Answer) {
     (None, None)
 }
 
+/// Drives both through a history. Returns the model as it is then, if they agree
+/// after every step.
+pub(crate) fn agree(
+    (setup, others, history): (Setup, [Setup; OTHERS], Vec<Op>),
+) -> Result<Model, TestCaseError> {
+    let mut bench = Bench::new(&setup);
+    let mut model = Model { others, ..Model::new(setup) };
+    for (step, op) in history.iter().enumerate() {
+        let answers = both(&mut bench, &mut model, op);
+        prop_assert_eq!(answers.0, answers.1, "the answer at step {}, {:?}", step, op);
+        let view = bench.view();
+        prop_assert_eq!(&view, &model.view(), "the view after step {}, {:?}", step, op);
+        prop_assert_eq!(bench.circuit.state(), view.state, "state() after step {}", step);
+        prop_assert_eq!(bench.view(), view, "the second reading after step {}", step);
+        prop_assert_eq!(bench.moves(), model.moves.clone(), "the moves by step {}", step);
+    }
+    Ok(model)
+}
+
+pub(crate) const MILLION: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000 * MS;
+pub(crate) const HOUR: u64 = 3_600 * SECOND;
+
+/// Each history has a few setups to take others' parts from.
+pub(crate) const OTHERS: usize = 2;
+
 // What both show -------------------------------------------------------------
 
 /// A snapshot, in nanoseconds since the circuit was made.
 #[derive(Clone, Debug, PartialEq)]
-struct View {
-    state: State,
+pub(crate) struct View {
+    pub(crate) state: State,
     /// Since birth.
-    generation: u64,
-    revision: u64,
-    since: u64,
-    retry_after: Option<u64>,
-    cause: Option<Evidence>,
-    window: Rates,
-    progress: Option<Progress>,
-    admitted_share: Option<f64>,
+    pub(crate) generation: u64,
+    pub(crate) revision: u64,
+    pub(crate) since: u64,
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) cause: Option<Evidence>,
+    pub(crate) window: Rates,
+    pub(crate) progress: Option<Progress>,
+    pub(crate) admitted_share: Option<f64>,
     /// Calls in flight that are overdue.
-    overdue: u64,
-    totals: Tally,
+    pub(crate) overdue: u64,
+    pub(crate) totals: Tally,
     /// The override, and what is left of it.
-    laid: Option<(OverrideKind, Option<u64>)>,
+    pub(crate) laid: Option<(OverrideKind, Option<u64>)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Rates {
+pub(crate) struct Rates {
     calls: u64,
     failures: u64,
     slow: u64,
@@ -293,32 +203,32 @@ struct Rates {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Progress {
+pub(crate) struct Progress {
     permits_left: u32,
     in_flight: u32,
     successes: u32,
     failures: u32,
 }
 
-type Tally = [(&'static str, u64); 9];
+pub(crate) type Tally = [(&'static str, u64); 9];
 
 /// A transition, as an observer was told of it.
 #[derive(Clone, Debug, PartialEq)]
-struct Move {
-    from: State,
-    to: State,
-    cause: Evidence,
-    generation: u64,
-    at: u64,
-    open_for: Option<u64>,
+pub(crate) struct Move {
+    pub(crate) from: State,
+    pub(crate) to: State,
+    pub(crate) cause: Evidence,
+    pub(crate) generation: u64,
+    pub(crate) at: u64,
+    pub(crate) open_for: Option<u64>,
 }
 
 /// A cause's label, and the numbers it gives as proof.
-type Evidence = (&'static str, Vec<u64>);
+pub(crate) type Evidence = (&'static str, Vec<u64>);
 
 /// From where, and why. "hangs" is a slow call rate with calls that have not
 /// ended.
-const MOVES: [(State, &str); 17] = [
+pub(crate) const MOVES: [(State, &str); 17] = [
     (State::Closed, "failure-rate"),
     (State::Closed, "consecutive-failures"),
     (State::Closed, "slow-call-rate"),
@@ -340,7 +250,7 @@ const MOVES: [(State, &str); 17] = [
 ];
 
 /// What else the model noticed, and in which state.
-const SEEN: [(State, &str); 18] = [
+pub(crate) const SEEN: [(State, &str); 18] = [
     (State::HalfOpen, "passed by its share"),
     (State::HalfOpen, "refused by its share"),
     (State::HalfOpen, "refused ahead by its share"),
@@ -361,7 +271,7 @@ const SEEN: [(State, &str); 18] = [
     (State::HalfOpen, "decided by other rules"),
 ];
 
-fn evidence(cause: &Cause) -> Evidence {
+pub(crate) fn evidence(cause: &Cause) -> Evidence {
     let parts = |share: f64| (share * 1e6).round() as u64;
     let proof = match *cause {
         Cause::FailureRate { failures, calls, threshold, .. } => {
@@ -384,7 +294,7 @@ fn evidence(cause: &Cause) -> Evidence {
     (cause.label(), proof)
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("no history lasts that long")
 }
 
@@ -392,58 +302,58 @@ fn nanos(duration: Duration) -> u64 {
 
 /// A configuration in plain numbers; times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-struct Setup {
-    window: Kept,
-    minimum: u64,
-    failure_rate: Option<Share>,
-    sustained: u64,
-    consecutive: Option<u32>,
-    slow: Option<(u64, Share)>,
-    waits: Waits,
-    probes: u32,
-    successes: u32,
-    lease: Option<u64>,
-    ramp: Option<u64>,
-    throttle: Option<Throttled>,
-    start: Begin,
-    warm_up: u64,
-    by_age: bool,
+pub(crate) struct Setup {
+    pub(crate) window: Kept,
+    pub(crate) minimum: u64,
+    pub(crate) failure_rate: Option<Share>,
+    pub(crate) sustained: u64,
+    pub(crate) consecutive: Option<u32>,
+    pub(crate) slow: Option<(u64, Share)>,
+    pub(crate) waits: Waits,
+    pub(crate) probes: u32,
+    pub(crate) successes: u32,
+    pub(crate) lease: Option<u64>,
+    pub(crate) ramp: Option<u64>,
+    pub(crate) throttle: Option<Throttled>,
+    pub(crate) start: Begin,
+    pub(crate) warm_up: u64,
+    pub(crate) by_age: bool,
 }
 
 /// So often as the dependency succeeds, over that long, from that many calls on.
 #[derive(Clone, Copy, Debug)]
-struct Throttled {
-    k: Share,
-    span: u64,
-    minimum: u64,
+pub(crate) struct Throttled {
+    pub(crate) k: Share,
+    pub(crate) span: u64,
+    pub(crate) minimum: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Begin {
+pub(crate) enum Begin {
     Closed,
     Open,
     Observed(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kept {
+pub(crate) enum Kept {
     Calls(u32),
     Time { span: u64, buckets: u32 },
 }
 
 /// So many out of so many.
 #[derive(Clone, Copy, Debug)]
-struct Share(u64, u64);
+pub(crate) struct Share(pub(crate) u64, pub(crate) u64);
 
 #[derive(Clone, Copy, Debug)]
-struct Waits {
-    first: u64,
-    longest: u64,
-    factor: Share,
+pub(crate) struct Waits {
+    pub(crate) first: u64,
+    pub(crate) longest: u64,
+    pub(crate) factor: Share,
 }
 
 impl Setup {
-    fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         Self {
             window: Kept::Calls(1),
             minimum: 1,
@@ -569,7 +479,7 @@ impl Share {
 }
 
 impl Waits {
-    fn to_backoff(self) -> Backoff {
+    pub(crate) fn to_backoff(self) -> Backoff {
         let first = Duration::from_nanos(self.first);
         if self.first == self.longest {
             return Backoff::fixed(first);
@@ -579,7 +489,7 @@ impl Waits {
             .jitter(0.0)
     }
 
-    fn nth(self, step: u32) -> u64 {
+    pub(crate) fn nth(self, step: u32) -> u64 {
         let (mut over, mut under) = (u128::from(self.first), 1);
         for _ in 0..step {
             over *= u128::from(self.factor.0);
@@ -595,20 +505,20 @@ impl Waits {
 // The circuit ----------------------------------------------------------------
 
 /// The real circuit, on a clock that stands still.
-struct Bench {
-    circuit: Circuit,
-    clock: ManualClock,
-    born: Instant,
-    first_generation: u64,
-    log: Log,
-    permits: Vec<Permit>,
-    service: CircuitBreaker<Inner, ResultClassifier>,
-    stuck: CircuitBreaker<Inner, ResultClassifier>,
+pub(crate) struct Bench {
+    pub(crate) circuit: Circuit,
+    pub(crate) clock: ManualClock,
+    pub(crate) born: Instant,
+    pub(crate) first_generation: u64,
+    pub(crate) log: Log,
+    pub(crate) permits: Vec<Permit>,
+    pub(crate) service: CircuitBreaker<Inner, ResultClassifier>,
+    pub(crate) stuck: CircuitBreaker<Inner, ResultClassifier>,
 }
 
 /// A service that is ready, or never.
 #[derive(Clone)]
-struct Inner {
+pub(crate) struct Inner {
     is_stuck: bool,
 }
 
@@ -627,7 +537,7 @@ impl Service<()> for Inner {
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Transition>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<Transition>>>);
 
 impl Observer for Log {
     fn on_transition(&self, transition: &Transition) {
@@ -636,11 +546,11 @@ impl Observer for Log {
 }
 
 impl Bench {
-    fn new(setup: &Setup) -> Self {
+    pub(crate) fn new(setup: &Setup) -> Self {
         Self::with(setup, |config| config)
     }
 
-    fn with(setup: &Setup, change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+    pub(crate) fn with(setup: &Setup, change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let (clock, log) = (ManualClock::new(), Log::default());
         let config = change(setup.to_builder()).clock(&clock).observer(log.clone()).build();
         let circuit = Circuit::new(config.expect("the setup is valid"));
@@ -688,7 +598,7 @@ impl Bench {
         })
     }
 
-    fn finish(&mut self, pick: usize, end: End) {
+    pub(crate) fn finish(&mut self, pick: usize, end: End) {
         let permit = self.permits.remove(pick);
         match end {
             Some(outcome) => permit.record(outcome),
@@ -709,7 +619,7 @@ impl Bench {
         });
     }
 
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let seen = self.circuit.snapshot();
         View {
             state: seen.state,
@@ -748,7 +658,7 @@ impl Bench {
         }
     }
 
-    fn moves(&self) -> Vec<Move> {
+    pub(crate) fn moves(&self) -> Vec<Move> {
         let log = self.log.0.lock().expect("nobody panics with it");
         log.iter()
             .map(|told| Move {
@@ -767,7 +677,7 @@ impl Bench {
     }
 }
 
-fn refusal(open: &CircuitOpen) -> (State, Option<u64>) {
+pub(crate) fn refusal(open: &CircuitOpen) -> (State, Option<u64>) {
     (open.state(), open.retry_after().map(nanos))
 }
 
@@ -775,34 +685,34 @@ fn refusal(open: &CircuitOpen) -> (State, Option<u64>) {
 
 /// All that ever happened. Nothing is added up before somebody asks.
 #[derive(Clone)]
-struct Model {
-    setup: Setup,
-    others: [Setup; OTHERS],
-    now: u64,
-    revision: u64,
+pub(crate) struct Model {
+    pub(crate) setup: Setup,
+    pub(crate) others: [Setup; OTHERS],
+    pub(crate) now: u64,
+    pub(crate) revision: u64,
     /// Every state there was, the present one last. An era's index is its
     /// generation.
-    eras: Vec<Era>,
+    pub(crate) eras: Vec<Era>,
     /// Every call that was admitted.
-    calls: Vec<Call>,
+    pub(crate) calls: Vec<Call>,
     /// Which of them have not ended.
-    in_flight: Vec<usize>,
+    pub(crate) in_flight: Vec<usize>,
     /// Every outcome that entered a window, in order.
-    judged: Vec<Judged>,
+    pub(crate) judged: Vec<Judged>,
     /// Every call that asked where a share passes.
-    asked: Vec<Asked>,
+    pub(crate) asked: Vec<Asked>,
     /// Every call that the throttle knows of.
-    throttled: Vec<Known>,
-    moves: Vec<Move>,
+    pub(crate) throttled: Vec<Known>,
+    pub(crate) moves: Vec<Move>,
     /// What a history is to reach.
-    seen: Vec<(State, &'static str)>,
-    rejected: u64,
-    would_reject: u64,
-    laid: Option<Laid>,
+    pub(crate) seen: Vec<(State, &'static str)>,
+    pub(crate) rejected: u64,
+    pub(crate) would_reject: u64,
+    pub(crate) laid: Option<Laid>,
 }
 
 #[derive(Clone)]
-struct Era {
+pub(crate) struct Era {
     state: State,
     since: u64,
     /// While open: until when, and why; while half-open: what it was.
@@ -814,7 +724,7 @@ struct Era {
 
 /// A way up the ramp. Where its length was changed it has another beginning.
 #[derive(Clone, Copy)]
-struct Climb {
+pub(crate) struct Climb {
     began: u64,
     /// How far it had come then, and when that was.
     come: u64,
@@ -829,7 +739,7 @@ impl Era {
 
 /// A call that asked, and how much it earned of what one costs.
 #[derive(Clone)]
-struct Asked {
+pub(crate) struct Asked {
     generation: usize,
     earned: u64,
     passed: bool,
@@ -837,14 +747,14 @@ struct Asked {
 
 /// A call that ended, or was refused, under the throttle's eyes.
 #[derive(Clone)]
-struct Known {
+pub(crate) struct Known {
     generation: usize,
     at: u64,
     accepted: bool,
 }
 
 #[derive(Clone)]
-struct Call {
+pub(crate) struct Call {
     generation: usize,
     acquired: u64,
     /// Whether its duration is known when it ends.
@@ -863,7 +773,7 @@ struct Call {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Aging {
+pub(crate) enum Aging {
     InTime,
     /// What moves the window on stood there when it was found overdue.
     Overdue(u64),
@@ -872,7 +782,7 @@ enum Aging {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Fate {
+pub(crate) enum Fate {
     Outstanding,
     Succeeded,
     Failed,
@@ -881,7 +791,7 @@ enum Fate {
 }
 
 #[derive(Clone)]
-struct Judged {
+pub(crate) struct Judged {
     generation: usize,
     at: u64,
     /// When it ended as far as the window knows; `None`: that has let go of it.
@@ -894,14 +804,14 @@ struct Judged {
 }
 
 #[derive(Clone)]
-struct Laid {
+pub(crate) struct Laid {
     kind: OverrideKind,
     at: u64,
     expires_in: Option<u64>,
 }
 
 impl Model {
-    fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         let mut model = Self {
             setup,
             others: [setup; OTHERS],
@@ -1050,7 +960,7 @@ impl Model {
         answer
     }
 
-    fn finish(&mut self, pick: usize, end: End) {
+    pub(crate) fn finish(&mut self, pick: usize, end: End) {
         self.let_time_pass();
         let index = self.in_flight.remove(pick);
         let call = self.calls[index].clone();
@@ -1500,7 +1410,7 @@ impl Model {
     // What it shows.
 
     /// Time goes on for a reader too, but only in what is read.
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let mut seen = self.clone();
         seen.let_time_pass();
         let era = seen.era();
@@ -1541,7 +1451,7 @@ impl Model {
         }
     }
 
-    fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         let counted = |as_what| {
             let calls = self.calls.iter().filter(|call| call.counted == Some(as_what));
             (as_what, calls.count() as u64)
@@ -1738,213 +1648,11 @@ impl Model {
 }
 
 /// The number of the bucket that `at` falls in, since birth.
-fn bucket(at: u64, span: u64, buckets: u32) -> u128 {
+pub(crate) fn bucket(at: u64, span: u64, buckets: u32) -> u128 {
     u128::from(at) * u128::from(buckets) / u128::from(span)
 }
 
-fn until_next_bucket(now: u64, span: u64, buckets: u32) -> u64 {
+pub(crate) fn until_next_bucket(now: u64, span: u64, buckets: u32) -> u64 {
     let next = bucket(now, span, buckets) + 1;
     (next * u128::from(span)).div_ceil(u128::from(buckets)) as u64 - now
-}
-
-// What is tried --------------------------------------------------------------
-
-const MILLION: u64 = 1_000_000;
-const MS: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MS;
-const HOUR: u64 = 3_600 * SECOND;
-
-/// Each history has a few setups to take others' parts from.
-const OTHERS: usize = 2;
-
-fn case() -> impl Strategy<Value = (Setup, [Setup; OTHERS], Vec<Op>)> {
-    let eighths = prop::option::weighted(0.4, 1..8usize);
-    let history = prop::collection::vec(op(), 30..=80);
-    let setups = (setup(), [setup(), setup()]);
-    (setups, eighths, history).prop_map(|((setup, others), eighths, mut history)| {
-        if let Some(eighths) = eighths {
-            history.splice(0..0, up_the_ramp(&setup, eighths));
-        }
-        (setup, others, history)
-    })
-}
-
-/// By chance alone few get there.
-fn up_the_ramp(setup: &Setup, eighths: usize) -> impl Iterator<Item = Op> + use<> {
-    let probe = Op::Call(Some(Outcome::Success), Mark::Nothing, 0);
-    let probes = std::iter::repeat_n(probe, setup.successes as usize);
-    let climb = std::iter::repeat_n(Op::Advance(Mark::OfTheRamp, 0), eighths);
-    [Op::Trip, Op::Advance(Mark::FirstWait, 0)].into_iter().chain(probes).chain(climb)
-}
-
-fn setup() -> impl Strategy<Value = Setup> {
-    let rules = (
-        prop::option::weighted(0.8, share()),
-        prop::option::weighted(0.3, 1..=4u32),
-        prop::option::weighted(0.5, (prop::sample::select(vec![2 * MS, 5 * MS]), share())),
-        prop::sample::select(vec![0, 0, 4 * MS, 10 * MS + 3]),
-    );
-    let lease = prop::sample::select(vec![4 * MS, 10 * MS, 25 * MS]);
-    let ramp = prop::sample::select(vec![99, 20 * MS + 3, 100 * MS, 400 * MS]);
-    let ramp = prop::option::weighted(0.6, ramp);
-    let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease), ramp);
-    let beginning = (begin(), prop::sample::select(vec![0, 0, 0, 0, 6 * MS, 40 * MS]));
-    let beside = (prop::option::weighted(0.3, throttled()), beginning, any::<bool>());
-    (kept(), 0..=6u64, rules, waits(), half_open, beside).prop_map(
-        |(window, minimum, rules, waits, (probes, spared, lease, ramp), beside)| {
-            let (failure_rate, consecutive, slow, sustained) = rules;
-            let (throttle, (start, warm_up), by_age) = beside;
-            let none = failure_rate.is_none() && consecutive.is_none() && slow.is_none();
-            let none = none && throttle.is_none();
-            Setup {
-                window,
-                minimum: match window {
-                    Kept::Calls(calls) => minimum.min(calls.into()),
-                    Kept::Time { .. } => minimum,
-                },
-                failure_rate,
-                sustained,
-                consecutive: if none { Some(2) } else { consecutive },
-                slow,
-                waits,
-                probes,
-                successes: probes.saturating_sub(spared).max(1),
-                lease,
-                ramp,
-                throttle,
-                start,
-                warm_up,
-                by_age,
-            }
-        },
-    )
-}
-
-fn kept() -> impl Strategy<Value = Kept> {
-    let span = prop::sample::select(vec![7 * MS, 10 * MS, 50 * MS + 1]);
-    prop_oneof![
-        (1..=12u32).prop_map(Kept::Calls),
-        (span, 1..=6u32).prop_map(|(span, buckets)| Kept::Time { span, buckets }),
-    ]
-}
-
-fn begin() -> impl Strategy<Value = Begin> {
-    prop::sample::select(vec![
-        Begin::Closed,
-        Begin::Closed,
-        Begin::Closed,
-        Begin::Open,
-        Begin::Observed(15 * MS),
-    ])
-}
-
-fn throttled() -> impl Strategy<Value = Throttled> {
-    let k = prop::sample::select(vec![Share(1, 1), Share(2, 1), Share(3, 2)]);
-    let span = prop::sample::select(vec![7 * MS, 30 * MS + 1, 200 * MS]);
-    (k, span, 0..=6u64).prop_map(|(k, span, minimum)| Throttled { k, span, minimum })
-}
-
-fn share() -> impl Strategy<Value = Share> {
-    prop::sample::select(vec![Share(1, 2), Share(1, 1), Share(1, 3), Share(2, 3), Share(29, 100)])
-}
-
-fn waits() -> impl Strategy<Value = Waits> {
-    prop::sample::select(vec![
-        Waits { first: 10 * MS, longest: 10 * MS, factor: Share(1, 1) },
-        Waits { first: 10 * MS, longest: 80 * MS, factor: Share(2, 1) },
-        Waits { first: 5 * MS, longest: 35 * MS, factor: Share(3, 2) },
-        Waits { first: 3 * MS + 1, longest: 20 * SECOND, factor: Share(5, 2) },
-        // Longer than the least lease there is unless one is set.
-        Waits { first: 8 * SECOND, longest: 12 * SECOND, factor: Share(2, 1) },
-    ])
-}
-
-/// Draws everything an operation might need and then takes its pick: a choice
-/// between strategies would cost ten times as much, and there are half a
-/// million operations.
-fn op() -> impl Strategy<Value = Op> {
-    let weights = [20, 24, 24, 18, 2, 1, 4, 2, 5, 2, 6];
-    let which: Vec<_> = (0..).zip(weights).flat_map(|(op, weight)| vec![op; weight]).collect();
-    let which = prop::sample::select(which);
-    (which, 0..60usize, end(), mark(), off(), laid(), part()).prop_map(
-        |(which, pick, end, mark, off, (kind, expiry), part)| match which {
-            0 => Op::Acquire,
-            1 => Op::Call(end, mark, off),
-            2 => Op::Finish(pick, end),
-            3 => Op::Advance(mark, off),
-            4 => Op::Trip,
-            5 => Op::Reset,
-            6 => Op::Lay(kind, expiry),
-            7 => Op::Clear,
-            8 => Op::Poll,
-            9 => Op::PollStuck,
-            _ => Op::Reconfigure(part, pick % OTHERS),
-        },
-    )
-}
-
-fn end() -> impl Strategy<Value = End> {
-    prop::sample::select(vec![
-        Some(Outcome::Success),
-        Some(Outcome::Success),
-        Some(Outcome::Success),
-        Some(Outcome::Failure),
-        Some(Outcome::Failure),
-        Some(Outcome::Failure),
-        Some(Outcome::Ignored),
-        None,
-    ])
-}
-
-fn mark() -> impl Strategy<Value = Mark> {
-    prop::sample::select(vec![
-        Mark::Nothing,
-        Mark::Nothing,
-        Mark::SlowThreshold,
-        Mark::SlowThreshold,
-        Mark::FirstWait,
-        Mark::LongestWait,
-        Mark::Lease,
-        Mark::Span,
-        Mark::Sustained,
-        Mark::NextBucket,
-        Mark::NextStep,
-        Mark::OfTheRamp,
-        Mark::OfTheRamp,
-        Mark::NextThrottleBucket,
-        Mark::Deadline,
-        Mark::Deadline,
-    ])
-}
-
-fn part() -> impl Strategy<Value = Part> {
-    prop::sample::select(vec![
-        Part::Nothing,
-        Part::Window,
-        Part::Window,
-        Part::Rates,
-        Part::Slow,
-        Part::Waits,
-        Part::Probes,
-        Part::Ramp,
-        Part::Throttle,
-        Part::Rest,
-    ])
-}
-
-fn off() -> impl Strategy<Value = i8> {
-    prop::sample::select(vec![0, 0, 1, -1])
-}
-
-fn laid() -> impl Strategy<Value = (OverrideKind, Expiry)> {
-    let kinds = [OverrideKind::ForceOpen, OverrideKind::ForceClosed, OverrideKind::ObserveOnly];
-    let expiries = [
-        Expiry::AsItComes,
-        Expiry::In(0),
-        Expiry::In(5 * MS),
-        Expiry::In(30 * MS),
-        Expiry::UntilCleared,
-    ];
-    let all = kinds.map(|kind| expiries.map(|expiry| (kind, expiry)));
-    prop::sample::select(all.concat())
 }
