@@ -18,6 +18,7 @@ pub(crate) use self::{
     load::{Sources, sweep},
     service::http_url,
     settings::here,
+    template::Compiled,
 };
 pub use self::{
     error::{Error, Problem},
