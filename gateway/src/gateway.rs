@@ -1,8 +1,9 @@
 //! The running gateway: services by route, each with its circuit.
 //!
-//! `state` is what outlives the process, `keep` what goes on beside the
-//! requests.
+//! `state` is what outlives the process, `alone` keeps others from it, and
+//! `keep` is what goes on beside the requests.
 
+mod alone;
 mod keep;
 mod state;
 
@@ -19,10 +20,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tower_breaker::{Circuit, Registry, Saved};
 
+pub use self::alone::Alone;
 use self::state::StateFile;
 use crate::{
     config::{self, Settings, Sources, services_d},
     proxy,
+    seldom::Seldom,
 };
 
 /// What all parts share. A clone is a handle to the same gateway.
@@ -41,6 +44,8 @@ struct Inner {
     /// anything changes, so that changes come one after the other.
     changing: Mutex<Option<Sources>>,
     state: StateFile,
+    /// Of what can't be saved.
+    unsaved: Seldom,
 }
 
 /// One configuration at work. Another takes its place as a whole.
@@ -125,8 +130,9 @@ impl Gateway {
         let sources = sources.filter(|sources| {
             sources.settings().is_ok_and(|read| read.to_toml() == first.to_toml())
         });
-        let changing = Mutex::new(sources);
-        Self(Arc::new(Inner { path, registry, table, first, last_reload, changing, state }))
+        let (changing, unsaved) = (Mutex::new(sources), Seldom::default());
+        let inner = Inner { path, registry, table, first, last_reload, changing, state, unsaved };
+        Self(Arc::new(inner))
     }
 
     pub fn registry(&self) -> &Registry {

@@ -1,6 +1,9 @@
 //! The program `brk`.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use brk::cli::{Cli, Command};
 use clap::Parser;
@@ -23,7 +26,8 @@ fn main() -> ExitCode {
     done.unwrap_or_else(|error| {
         let message = error.to_string();
         if !message.is_empty() {
-            eprintln!("brk: {message}");
+            // Nobody may be reading.
+            let _ = writeln!(io::stderr(), "brk: {message}");
         }
         error.exit_code()
     })

@@ -3,7 +3,13 @@
 
 mod running;
 
-use std::{fs, net::TcpListener, os::unix::net::UnixDatagram, process::Stdio};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
+    process::Stdio,
+};
 
 use serde_json::Value;
 
@@ -43,13 +49,26 @@ fn services_and_circuits_are_listed_for_people_and_programs() {
     }
     let json = running.brk(&["status", "orders", "-o", "json"]).json();
     assert_eq!(json["circuit"]["id"], "orders");
-    running.brk(&["status", "nobody"]).fails(1, "no circuit is registered as \"nobody\"");
+    for arguments in [&["status", "nobody"][..], &["events", "nobody"], &["events", "-f", "nobody"]]
+    {
+        running.brk(arguments).fails(1, "no circuit is registered as \"nobody\"");
+    }
     for text in [&table, &one] {
         assert!(
             !text.contains('\u{1b}') && text.lines().all(|line| line.chars().count() <= 80),
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_service_is_one_line_of_the_list_however_long_it_is() {
+    let name = "x".repeat(64);
+    let running = Place::new(&format!("[services.{name}]\nupstream = \"http://h/{name}\"")).start();
+    let table = running.brk(&["list"]).ok();
+    let line = table.lines().nth(1).unwrap();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert!(line.contains(&format!("/{name} ")) && line.ends_with(" closed"), "{table}");
 }
 
 #[test]
@@ -290,15 +309,17 @@ fn the_files_are_read_again_and_what_is_wrong_is_said_with_its_line() {
             "reload",
         ])
         .fails(1, &place);
-    // Without those it has to read the file to know where the gateway is.
-    running
-        .place
-        .command()
-        .arg("reload")
-        .output()
-        .map(Said::of)
-        .unwrap()
-        .fails(1, "--admin and --token-file");
+    // Where the gateway is stands there all the same, and it can be steered.
+    running.brk(&["reload"]).fails(1, &place);
+    let said = running.brk(&["status", "--check"]).fails(0, "the configuration is wrong");
+    assert!(!said.err.contains("upstraem"), "{said:?}");
+    running.brk(&["flip", "orders", "open", "--yes", "--reason", "x"]).ok();
+    running.brk(&["token"]).ok();
+    fs::write(&config, format!("{text}\n[")).unwrap();
+    running.brk(&["list"]).fails(1, "--admin and --token-file");
+    fs::write(&config, format!("{text}\nx = \"\u{1b}[2J\"\n\"\\u001b[2J\" = 1\n")).unwrap();
+    let said = running.brk(&["check"]);
+    assert!(said.code == 1 && !said.err.contains('\u{1b}'), "{said:?}");
     assert_eq!(running.get("api/v1/services")["services"].as_array().unwrap().len(), 2);
     fs::write(&config, &text).unwrap();
     let json = running.brk(&["reload", "-o", "json", "--reason", "mended"]).json();
@@ -427,4 +448,89 @@ fn it_tells_systemd_and_ends_well_when_it_is_told_to() {
         assert_eq!(serve.child.wait().unwrap().code(), Some(0), "{name}");
         watch.wait_for("waiting for it");
     }
+}
+
+/// Each line that it could not write was a panic once: in whoever asked for a
+/// reload, or in a worker, and that ended the gateway.
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let place = Place::new(TWO_SERVICES);
+    let mut command = place.command();
+    command.args(["serve", "-o", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut serve = command.spawn().unwrap();
+    drop(serve.stderr.take());
+    let mut line = String::new();
+    BufReader::new(serve.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let said: Value = serde_json::from_str(&line).unwrap();
+    let reload = || {
+        let mut command = place.command();
+        command.args(["--admin", said["admin"].as_str().unwrap(), "reload"]);
+        Said::of(command.output().unwrap()).ok()
+    };
+    assert_eq!(reload(), "read, and no service has changed\n");
+    place.add("[services.third]\nupstream = \"http://127.0.0.1:9\"\n");
+    // By itself, perhaps, before it is asked to.
+    reload();
+    let mut list = place.command();
+    list.args(["--admin", said["admin"].as_str().unwrap(), "list"]);
+    assert!(Said::of(list.output().unwrap()).ok().contains("third"));
+    signal(&serve, "TERM");
+    assert_eq!(serve.wait().unwrap().code(), Some(0));
+}
+
+/// Two used to write over what the other had saved.
+#[test]
+fn a_second_gateway_leaves_the_state_of_the_first_alone() {
+    let running = Running::new();
+    let state = running.place.path("state/state.json");
+    let second = running.place.path("second.toml");
+    let directory = running.place.path("state");
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+    fs::write(&second, format!("{text}state = {directory:?}\n")).unwrap();
+    running.brk(&["flip", "orders", "force-open", "--yes", "--reason", "rebuild"]).ok();
+    let is_saved = || fs::read_to_string(&state).unwrap_or_default().contains("rebuild");
+    while !is_saved() {
+        std::thread::yield_now();
+    }
+    let mut command = running.place.command();
+    command.env("BRK_CONFIG", &second).arg("serve");
+    let said = Said::of(command.output().unwrap());
+    said.fails(1, "another gateway runs with the state in");
+    running.signal("KILL");
+    let (_, _, place) = running.end();
+    assert!(is_saved());
+    // What a killed one leaves is in nobody's way.
+    let running = place.start();
+    assert!(running.brk(&["status"]).ok().contains("forced open"));
+}
+
+/// The circuits were saved when it was told to stop, and what became of the
+/// requests that were still running was forgotten.
+#[test]
+fn what_becomes_of_the_last_request_is_saved() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::new(&format!(
+        "[services.orders]\nupstream = \"http://{}\"\ncircuit = {{ consecutive_failures = 1 }}\n",
+        upstream.local_addr().unwrap(),
+    ));
+    let mut command = place.command();
+    command.arg("serve");
+    let mut serve = Lines::of(command);
+    let programs = serve.wait_for("programs:");
+    let programs = programs.rsplit_once('/').unwrap().1;
+    serve.wait_for("services:");
+    let mut caller = TcpStream::connect(programs).unwrap();
+    caller.set_read_timeout(Some(LONG)).unwrap();
+    caller.write_all(b"GET /orders HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let (called, _) = upstream.accept().unwrap();
+    signal(&serve.child, "TERM");
+    serve.wait_for("told to stop");
+    drop(called);
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+    let state: Value =
+        serde_json::from_slice(&fs::read(place.path("state/state.json")).unwrap()).unwrap();
+    assert_eq!(state["circuits"][0]["state"], "open", "{state}");
 }

@@ -402,7 +402,7 @@ fn the_history_is_there_for_who_has_a_token() {
     let token = running.place.token("viewer");
     let ask = |method: &str, path: &str| Ask::new(method, path).token(&token);
     let wrong = running.ask(&ask("GET", "api/v1/history/circuits/orders?range=1y"));
-    assert_eq!((wrong.status, &*wrong.code()), (400, "invalid"), "{wrong:?}");
+    assert_eq!((wrong.status, &*wrong.code()), (422, "invalid"), "{wrong:?}");
     assert_eq!(running.ask(&ask("GET", "api/v1/history/nothing/of/the/kind")).status, 404);
     let put = running.operator("PUT", path, &json!({ "reason": "x" }));
     assert_eq!((put.status, &*put.code()), (405, "method_not_allowed"));

@@ -485,6 +485,43 @@ async fn a_stop_saves_what_no_event_told_of() {
     assert_eq!(gateway.table().service("a").unwrap().circuit.snapshot().totals.success, 1);
 }
 
+/// What was held while the disk was full used to be forgotten by the next
+/// process, unless something else happened before that.
+#[tokio::test]
+async fn what_could_not_be_saved_is_saved_once_it_can_be() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let files = Files::new(&service("a", ""));
+    let directory = files.directory.path().join("state");
+    fs::write(&directory, "in the way").unwrap();
+    let kept = Kept::start(&files);
+    let is_failed = async {
+        let name = "gateway_state_save_failures_total";
+        let is_it = |key: &metrics_util::CompositeKey| key.key().name() == name;
+        while !snapshotter.snapshot().into_vec().iter().any(|(key, ..)| is_it(key)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, is_failed).await.expect("it is tried, and told");
+    fs::remove_file(&directory).unwrap();
+    saved(&files, |state| state["circuits"][0]["name"] == "a").await;
+    kept.stop().await;
+}
+
+/// Whoever saw a revision must not meet another configuration under its number,
+/// also after a kill.
+#[tokio::test]
+async fn a_revision_is_saved_although_no_circuit_has_changed() {
+    let files = Files::new(&service("a", ""));
+    let kept = Kept::start(&files);
+    saved(&files, |state| state["revision"] == 1).await;
+    files.write(&service("a", "upgrade = true"));
+    kept.gateway.reload().unwrap();
+    saved(&files, |state| state["revision"] == 2).await;
+    kept.kill().await;
+}
+
 #[test]
 fn a_damaged_state_is_set_aside() {
     let files = Files::new(&[service("a", ""), service("b", "")].concat());

@@ -11,11 +11,8 @@ pub mod tokens;
 
 use std::{io, net::SocketAddr};
 
-use http::{Method, StatusCode};
-use http_body_util::BodyExt;
-use serde_json::Value;
 use tokio::net::TcpListener;
-use tower_breaker::{AdminRefusal, AdminRequest, AdminService};
+use tower_breaker::AdminService;
 
 use self::services::Services;
 pub use self::{metrics::Metrics, tokens::Tokens};
@@ -64,7 +61,7 @@ impl Operator {
             .metrics(move || metrics.render())
             .resource("services", move |request| services.clone().answer(request))
             .resource("reload", move |request| reload.clone().reload(request))
-            .resource("history", move |request| history(past.clone(), request))
+            .resource("history", move |request| history::answer(past.clone(), request))
             .history(history::RANGES);
         for host in &settings.hosts {
             admin = admin.allow_host(host);
@@ -85,30 +82,4 @@ impl Operator {
     pub async fn serve(self, stop: Stop) {
         listen::serve(self.listener, self.admin, stop).await;
     }
-}
-
-/// The history answers whole; here it gets the head that all answers have.
-async fn history(past: History, request: AdminRequest) -> Result<Value, AdminRefusal> {
-    if request.method != Method::GET {
-        return Err(AdminRefusal::method_not_allowed("GET, HEAD"));
-    }
-    let encode = |segment: &String| {
-        percent_encoding::utf8_percent_encode(segment, percent_encoding::NON_ALPHANUMERIC)
-            .to_string()
-    };
-    let path = request.path.iter().map(encode).collect::<Vec<_>>().join("/");
-    let answer = history::answer(&past, &path, request.query.as_deref()).await;
-    let (head, body) = answer.into_parts();
-    let body = match body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(never) => match never {},
-    };
-    let mut said: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if head.status == StatusCode::OK {
-        return Ok(said);
-    }
-    let error = said["error"].take();
-    let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-    let refusal = AdminRefusal::new(head.status, text("code"), text("message"));
-    Err(if error["field"].is_string() { refusal.field(text("field")) } else { refusal })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower_breaker::{AdminRefusal, AdminRequest, Command};
 
 use crate::{
-    config::{self, Route, Service},
+    config::{self, Service},
     gateway::{ChangeError, Gateway},
 };
 
@@ -112,7 +112,7 @@ impl Services {
         let table: Option<toml::Table> = toml::from_str(&service.to_toml()).ok();
         json!({
             "name": service.name,
-            "url": self.programs.map(|listen| url(listen, &service.route)),
+            "url": self.programs.map(|listen| service.route.url(listen)),
             "settings": table,
         })
     }
@@ -218,14 +218,4 @@ fn wrong(error: &config::Error) -> AdminRefusal {
         .collect();
     AdminRefusal::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", error.to_string())
         .current(json!({ "problems": problems }))
-}
-
-/// What programs call.
-fn url(listen: SocketAddr, route: &Route) -> String {
-    let authority = match &route.host {
-        Some(host) => format!("{host}:{}", listen.port()),
-        None if listen.ip().is_unspecified() => format!("localhost:{}", listen.port()),
-        None => listen.to_string(),
-    };
-    format!("http://{authority}{}", route.prefix)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -334,18 +334,6 @@ pub(super) async fn reload(global: &Global) -> Result<bool, Error> {
     }
 }
 
-/// The URL that programs call: one that is listened on everywhere is here, too.
-fn protected_url(settings: &Settings, service: &Service) -> String {
-    let listen = settings.server.listen.first().copied();
-    let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    format!("http://{}{}", SocketAddr::new(ip, listen.port()), service.route.prefix)
-}
-
 fn told(
     global: &Global,
     path: &Path,
@@ -354,8 +342,10 @@ fn told(
     tried: Option<Result<String, String>>,
     is_running: bool,
 ) -> Result<(), Error> {
-    let url = protected_url(settings, service);
     let Service { name, route, upstream, .. } = service;
+    let listen = settings.server.listen.first().copied();
+    let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    let url = route.url(listen);
     let file = path.with_file_name("services.d").join(format!("{name}.toml"));
     let mut out = io::stdout();
     if global.output == Output::Json {
@@ -378,8 +368,11 @@ fn told(
         };
         writeln!(out, "No gateway runs yet; start it:\n  brk{config} serve")?;
     }
-    let host = route.host.as_ref().map_or_else(String::new, |host| format!("-H 'Host: {host}' "));
-    Ok(writeln!(out, "Try it:\n  curl -i {host}{url}")?)
+    // Its name may lead elsewhere, or nowhere yet.
+    let resolve = route.host.as_ref().map_or_else(String::new, |host| {
+        format!("--resolve {host}:{}:{} ", listen.port(), config::here(listen).ip())
+    });
+    Ok(writeln!(out, "Try it:\n  curl -i {resolve}{url}")?)
 }
 
 #[cfg(test)]

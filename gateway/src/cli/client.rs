@@ -1,11 +1,6 @@
 //! A client of the operator's listener.
 
-use std::{
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
@@ -21,7 +16,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{Error, Global};
-use crate::admin::tokens::{self, Role};
+use crate::{
+    admin::tokens::{self, Role},
+    config,
+};
 
 /// How long an answer may take to come. A stream's head is one.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -187,7 +185,7 @@ impl Refused {
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
-        let message = super::show::plain(&refused.message);
+        let message = refused.message;
         match refused.status {
             StatusCode::CONFLICT if refused.code.starts_with("stale") => Self::stale(message),
             // It is about to stop, or has no more room: that passes.
@@ -207,22 +205,18 @@ pub fn address(global: &Global) -> Result<(String, String), Error> {
 
 /// With the token of this role, or else with the best there is.
 pub fn address_for(global: &Global, role: Option<Role>) -> Result<(String, String), Error> {
-    let settings = match (&global.admin, &global.token_file) {
+    let configured = match (&global.admin, &global.token_file) {
         (Some(_), Some(_)) => None,
-        _ => Some(global.settings().map_err(|error| {
-            let hint = "--admin and --token-file say where the gateway is without it";
-            Error::new(format_args!("{error}\n{hint}"))
-        })?),
+        _ => Some(global.admin()?),
     };
-    let base = match (&global.admin, &settings) {
+    let base = match (&global.admin, &configured) {
         (Some(url), _) => valid_url(url)?,
-        (None, Some(settings)) => format!("http://{}", reachable(settings.admin.listen)),
+        (None, Some(admin)) => format!("http://{}", config::here(admin.listen)),
         (None, None) => unreachable!("one of the two is there"),
     };
-    let token = match (&global.token_file, &settings) {
+    let token = match (&global.token_file, &configured) {
         (Some(file), _) => read_token(file)?,
-        (None, Some(settings)) => {
-            let state = &settings.admin.state;
+        (None, Some(config::Admin { state, .. })) => {
             let roles = role.map_or(vec![Role::Operator, Role::Viewer], |role| vec![role]);
             let mut tokens = roles.into_iter().map(|role| read_token(&tokens::path(state, role)));
             let first = tokens.next().unwrap_or_else(|| Err(Error::new("no token")));
@@ -231,16 +225,6 @@ pub fn address_for(global: &Global, role: Option<Role>) -> Result<(String, Strin
         (None, None) => unreachable!("one of the two is there"),
     };
     Ok((base, token))
-}
-
-/// Where a listener for all addresses is reached from here.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 fn valid_url(text: &str) -> Result<String, Error> {

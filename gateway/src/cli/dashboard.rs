@@ -15,7 +15,8 @@ pub struct Dashboard {
     #[arg(long)]
     viewer: bool,
 
-    /// Open it in a browser, too
+    /// Open it in a browser, too; while that starts, others on this machine may
+    /// see the address among its arguments
     #[arg(long)]
     open: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use super::show;
 use crate::config;
 
 /// What a person reads, and what a script goes by.
@@ -38,7 +39,8 @@ impl Error {
     }
 
     fn with_code(code: u8, message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), code }
+        // What is wrong with a file may quote it.
+        Self { message: show::plain(&message.to_string()).into_owned(), code }
     }
 
     /// Whether the gateway did not answer.

@@ -39,6 +39,10 @@ impl Events {
     pub async fn run(self, global: &Global) -> Result<ExitCode, Error> {
         let client = Client::new(global)?;
         let (events, last) = self.past(&client).await?;
+        if let (Some(name), true) = (&self.name, events.is_empty()) {
+            // Perhaps there is no such circuit, and never was.
+            client.get(&format!("circuits/{}", client::segment(name))).await?;
+        }
         let first = events.len().saturating_sub(self.latest);
         events[first..].iter().try_for_each(|event| print(global, event))?;
         if !self.follow {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
+use comfy_table::ContentArrangement;
 use serde_json::Value;
 
 use super::{Client, Error, Global, Output, client, show};
@@ -40,7 +41,8 @@ impl List {
         if services.is_empty() {
             show::line("there are no services; `brk add http://127.0.0.1:3000` adds one")?;
         } else {
-            show::keep_whole(&mut table, &[0, 3]);
+            // A URL that is broken over lines can't be copied.
+            table.set_content_arrangement(ContentArrangement::Disabled);
             show::print(&table)?;
         }
         Ok(ExitCode::SUCCESS)

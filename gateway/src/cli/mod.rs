@@ -24,7 +24,7 @@ mod watch;
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -182,6 +182,28 @@ impl Global {
     /// If it is not as it must be.
     pub fn settings(&self) -> Result<Settings, Error> {
         Ok(config::load(&self.config_path())?)
+    }
+
+    /// Where operators find the gateway. Of a configuration that is wrong
+    /// elsewhere it says so, and goes on: the gateway does, too.
+    ///
+    /// # Errors
+    ///
+    /// If that is not known.
+    pub fn admin(&self) -> Result<config::Admin, Error> {
+        let path = self.config_path();
+        let error = match config::load(&path) {
+            Ok(settings) => return Ok(settings.admin),
+            Err(error) => error,
+        };
+        let admin = config::admin(&path).map_err(|_| {
+            let hint = "--admin and --token-file say where the gateway is without it";
+            Error::new(format_args!("{error}\n{hint}"))
+        })?;
+        let warning = "the configuration is wrong: `brk check` says where";
+        // Nobody may be reading.
+        let _ = writeln!(io::stderr(), "brk: warning: {warning}");
+        Ok(admin)
     }
 
     /// Whether what goes to the standard output is coloured.

@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 use super::{Error, Global, Output, show};
 use crate::{
     admin::{Metrics, Operator, Tokens},
-    gateway::Gateway,
+    gateway::{Alone, Gateway},
     history, notify,
     proxy::Stop,
     serve,
@@ -58,30 +58,34 @@ impl Serve {
     pub async fn run(self, global: &Global) -> Result<ExitCode, Error> {
         self.begin_logging()?;
         let (stopper, stop) = Stop::new();
+        // What remembers goes on until the last request has ended: what becomes of
+        // that counts, too.
+        let (finisher, finished) = Stop::new();
         let told = told_to_stop()?;
         let path = global.config_path();
         let settings = global.settings()?;
         // First of all: the state directory is made with them, and nothing is
         // listened on without.
         let tokens = Tokens::of(&settings.admin.state).map_err(Error::new)?;
+        let _alone = Alone::with(&settings.admin.state)?;
         // Before there is a circuit, or it would not be counted.
         let metrics = Metrics::install().map_err(Error::new)?;
         let gateway = Gateway::start(path, settings);
         let bound = serve::bind(gateway.clone())?;
         let programs = bound.addresses().to_vec();
-        let history = history::start(&gateway, telling(&stop))?;
+        let history = history::start(&gateway, telling(&finished))?;
         let operator =
             Operator::bind(&gateway, &programs, tokens, metrics.clone(), history.clone()).await?;
         let admin = operator.address()?;
-        let notifications = notify::start(&gateway, telling(&stop));
+        let notifications = notify::start(&gateway, telling(&finished));
 
         let mut beside = JoinSet::new();
         beside.spawn(metrics.keep_up(stop.clone()));
         beside.spawn(operator.serve(stop.clone()));
-        let kept = gateway.keep(telling(&stop));
+        let kept = gateway.keep(telling(&finished));
         let running = async {
             // However this ends, the others are told.
-            let stopper = stopper;
+            let (stopper, _finisher) = (stopper, finisher);
             let mut served = tokio::spawn(bound.run(stop.clone()));
             // Nobody may be reading.
             let _ = announce(global, &gateway, &programs, admin);
@@ -121,7 +125,10 @@ impl Serve {
             Error::usage(format_args!("--log is {:?}, which is no filter: {error}", self.log))
         })?;
         let is_coloured = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
-        let log = fmt().with_env_filter(filter).with_ansi(is_coloured).with_writer(io::stderr);
+        // Whoever reads the log may go away. What can't be said then is not missed; that
+        // it can't be said would be said by a panic, wherever the word fell.
+        let log = fmt().log_internal_errors(false);
+        let log = log.with_env_filter(filter).with_ansi(is_coloured).with_writer(io::stderr);
         let begun = match self.log_format {
             LogFormat::Text => log.try_init(),
             LogFormat::Json => log.json().try_init(),

@@ -24,7 +24,7 @@ pub struct Token {
 impl Token {
     pub async fn run(self, global: &Global) -> Result<ExitCode, Error> {
         let role = if self.viewer { Role::Viewer } else { Role::Operator };
-        let state = global.settings()?.admin.state;
+        let state = global.admin()?.state;
         let path = tokens::path(&state, role);
         let token = if self.rotate { tokens::rotate(&path) } else { tokens::read_or_make(&path) };
         let token = token.map_err(Error::new)?;

@@ -16,7 +16,7 @@ use super::{
     error::{Error, Problem},
     reader::{Place, Source, Table},
     sections, service,
-    settings::{Service, Settings, Target},
+    settings::{Admin, Service, Settings, Target},
 };
 
 /// Reads the main file and, beside it, `services.d/*.toml`, each of which has
@@ -42,6 +42,22 @@ use super::{
 /// ```
 pub fn load(path: &Path) -> Result<Settings, Error> {
     Sources::read(path)?.settings()
+}
+
+/// Where operators find the gateway and its state, whatever is wrong with the
+/// rest: whoever broke a file needs to look at the gateway just then.
+///
+/// # Errors
+///
+/// If the main file can't be read or is no TOML, and what is wrong with its
+/// `[admin]`.
+pub fn admin(path: &Path) -> Result<Admin, Error> {
+    let text = read_main(path)?;
+    let source = Source::new(path, &text);
+    let (admin, _) = sections::admin(source.read("").table("admin"), &base(path));
+    let mut problems = source.into_problems();
+    problems.retain(|problem| problem.key.is_empty() || problem.key.starts_with("admin"));
+    Error::of(problems).map_or(Ok(admin), Err)
 }
 
 /// Writes a main file that says where services are, if there is no such file.
@@ -102,13 +118,7 @@ struct Found {
 
 impl Sources {
     pub(crate) fn read(main: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(main).map_err(|error| {
-            let hint = match error.kind() {
-                io::ErrorKind::NotFound => "; `brk add` makes one, or name another by --config",
-                _ => "",
-            };
-            Error::about(main, format!("can't be read: {error}{hint}"))
-        })?;
+        let text = read_main(main)?;
         let mut services = BTreeMap::new();
         let mut problems = Vec::new();
         for path in files(&directory(main))
@@ -221,6 +231,16 @@ impl Sources {
             found.into_iter().filter_map(|(name, found)| Some((name, Arc::new(found.service?))));
         Ok(Settings { server, admin, history, notify, services: services.collect() })
     }
+}
+
+fn read_main(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => "; `brk add` makes one, or name another by --config",
+            _ => "",
+        };
+        Error::about(path, format!("can't be read: {error}{hint}"))
+    })
 }
 
 /// Reads a file of its own, whose keys need no header. One that somebody wrote

@@ -17,10 +17,12 @@ pub(crate) use self::{
     atomic::write as write_atomically,
     load::{Sources, sweep},
     service::http_url,
+    settings::here,
+    template::Compiled,
 };
 pub use self::{
     error::{Error, Problem},
-    load::{init, load},
+    load::{admin, init, load},
     settings::{
         Admin, History, Protocol, Respond, Retry, Route, Server, Service, Settings, Target,
         TargetKind, Template, Timeouts, Upstream, WhenOpen,

@@ -1,6 +1,12 @@
 //! What the gateway runs by: the configuration after defaults and checks.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, StatusCode, Uri};
 use ipnet::IpNet;
@@ -87,6 +93,28 @@ pub struct Route {
     pub prefix: String,
     /// Whether the upstream sees the path without the prefix.
     pub strip_prefix: bool,
+}
+
+impl Route {
+    /// What programs call, where the gateway listens: one that listens
+    /// everywhere does so on this machine, too.
+    pub fn url(&self, listen: SocketAddr) -> String {
+        let Self { host, prefix, .. } = self;
+        match host {
+            Some(host) => format!("http://{host}:{}{prefix}", listen.port()),
+            None => format!("http://{}{prefix}", here(listen)),
+        }
+    }
+}
+
+/// Where what listens on an address is reached from this machine.
+pub(crate) fn here(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// Where a service's requests go.

@@ -4,6 +4,7 @@
 use std::{
     future::{self, Future},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,13 +13,13 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task,
     time::{sleep, timeout},
 };
 use tower_breaker::{EventKind as CircuitEventKind, Subscription};
 
-use super::Gateway;
+use super::{Gateway, Reload};
 
 /// How long files have to be at rest before they are read: an editor writes
 /// several times.
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// From one saving to the next, at least.
 const BETWEEN_SAVINGS: Duration = Duration::from_millis(250);
+
+/// From an attempt to save that failed to the next.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Reads the configuration again when its files change and on SIGHUP, and
@@ -47,16 +51,14 @@ impl Gateway {
         S: Future<Output = ()> + Send,
     {
         let gateway = self.clone();
-        let events = gateway.registry().subscribe();
+        let (events, reloads) = (gateway.registry().subscribe(), gateway.reloads());
         let changes = Changes::of(gateway.path());
         let signals = Signals::new();
         async move {
             describe();
             gateway.report();
-            // What happened before anybody listened.
-            gateway.save_aside().await;
             tokio::select! {
-                () = gateway.save_on_change(events) => {}
+                () = gateway.save_on_change(events, reloads) => {}
                 () = gateway.follow_files(changes) => {}
                 () = gateway.follow_signals(signals) => {}
                 () = stop => {}
@@ -65,29 +67,47 @@ impl Gateway {
         }
     }
 
-    async fn save_on_change(&self, mut events: Subscription) {
+    async fn save_on_change(&self, mut events: Subscription, mut reloads: Reloads) {
+        // What happened before anybody listened.
+        let mut matters = true;
         loop {
             // One that was missed may have mattered.
-            let mut matters = match events.next().await {
-                None => return,
-                Some(event) => event.map_or(true, |event| is_saved(&event.kind)),
-            };
-            while let Ok(Some(event)) = events.try_next() {
-                matters |= is_saved(&event.kind);
+            while let Some(event) = events.try_next().transpose() {
+                matters |= event.map_or(true, |event| is_saved(&event.kind));
             }
             if matters {
-                self.save_aside().await;
-                sleep(BETWEEN_SAVINGS).await;
+                let is_done = self.save_aside().await;
+                matters = !is_done;
+                sleep(if is_done { BETWEEN_SAVINGS } else { AGAIN }).await;
+                continue;
             }
+            matters = tokio::select! {
+                event = events.next() => match event {
+                    None => return,
+                    Some(event) => event.map_or(true, |event| is_saved(&event.kind)),
+                },
+                // The revision is saved, too.
+                Ok(()) = reloads.changed() => true,
+            };
         }
     }
 
-    /// Away from the threads that have requests to carry.
-    async fn save_aside(&self) {
+    /// Away from the threads that have requests to carry. Whether it is done.
+    async fn save_aside(&self) -> bool {
         let gateway = self.clone();
-        if let Ok(Err(error)) = task::spawn_blocking(move || gateway.save()).await {
-            tracing::error!("the state can't be saved: {error}");
+        let saved = task::spawn_blocking(move || gateway.save()).await;
+        match saved {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => {
+                metrics::counter!("gateway_state_save_failures_total").increment(1);
+                if let Some(unsaid) = self.0.unsaved.is_due() {
+                    tracing::error!(unsaid, "the state can't be saved: {error}");
+                }
+            }
+            // It has panicked, and said so.
+            Err(_) => {}
         }
+        false
     }
 
     async fn follow_files(&self, changes: Option<Changes>) {
@@ -130,6 +150,10 @@ fn describe() {
         "gateway_config_revision",
         "The revision of the configuration that is at work"
     );
+    metrics::describe_counter!(
+        "gateway_state_save_failures_total",
+        "How often open waits and overrides could not be saved for a restart"
+    );
 }
 
 /// Whether it changes what is saved.
@@ -143,6 +167,8 @@ fn is_saved(kind: &CircuitEventKind) -> bool {
             | CircuitEventKind::Removed
     )
 }
+
+type Reloads = watch::Receiver<Arc<Reload>>;
 
 /// Changes of the configuration's files. The directories are watched, because
 /// whoever replaces a file leaves a watch on it with the old one.

@@ -25,6 +25,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// which counts those that leave it unread.
 const EVENTS: usize = 512;
 
+/// How many events are kept, however young they are: about half a gigabyte. An
+/// upstream that is down for good makes some twenty thousand a day.
+const MOST: usize = 1_000_000;
+
 /// How many minutes wait for the writer, over all circuits.
 const MINUTES: usize = 20_000;
 
@@ -254,7 +258,7 @@ impl Calendar {
         }
         self.pruned = Some(now);
         let before = |kept: Duration| date.checked_sub(kept).unwrap_or(UNIX_EPOCH);
-        Some(Cutoffs { events: before(keep.events), minutes: before(keep.minutes) })
+        Some(Cutoffs { events: before(keep.events), most: MOST, minutes: before(keep.minutes) })
     }
 }
 

@@ -77,6 +77,8 @@ pub enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cutoffs {
     pub events: SystemTime,
+    /// How many events are kept, however young they are.
+    pub most: usize,
     pub minutes: SystemTime,
 }
 
@@ -219,12 +221,17 @@ impl Store {
             "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE at_ms < ?1 LIMIT ?2)",
             params![millis(cutoffs.events), BITE],
         )?;
+        let surplus = self.0.execute(
+            "DELETE FROM events WHERE seq IN (SELECT seq FROM events
+                WHERE seq <= (SELECT max(seq) FROM events) - ?1 ORDER BY seq LIMIT ?2)",
+            params![cutoffs.most, BITE],
+        )?;
         let minutes = self.0.execute(
             "DELETE FROM minutes WHERE (circuit, minute) IN
                 (SELECT circuit, minute FROM minutes WHERE minute < ?1 LIMIT ?2)",
             params![super::minutes::number(cutoffs.minutes), BITE],
         )?;
-        Ok(events == BITE || minutes == BITE)
+        Ok([events, surplus, minutes].contains(&BITE))
     }
 }
 

@@ -6,8 +6,7 @@ use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
-use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
-use tower_breaker::{CircuitOpen, State};
+use tower_breaker::CircuitOpen;
 
 use super::{Body, problem::problem_with};
 use crate::config::{self, Template, WhenOpen};
@@ -21,7 +20,7 @@ pub(super) struct Refusal {
 
 /// A template that was read once.
 struct Compiled {
-    environment: Environment<'static>,
+    template: config::Compiled,
     content_type: HeaderValue,
 }
 
@@ -106,52 +105,25 @@ fn plain() -> config::Respond {
     }
 }
 
-const BODY: &str = "body";
-
 fn compile(template: &Template) -> Result<Compiled, String> {
     let content_type = HeaderValue::from_str(&template.content_type)
         .map_err(|_| format!("content_type {:?} can't be sent", template.content_type))?;
     let is_html = template.content_type.starts_with("text/html");
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(move |_| match is_html {
-        true => AutoEscape::Html,
-        false => AutoEscape::None,
-    });
-    environment.add_template_owned(BODY, template.source.clone()).map_err(|error| said(&error))?;
-    Ok(Compiled { environment, content_type })
-}
-
-fn said(error: &minijinja::Error) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    match error.line() {
-        Some(line) => format!("line {line} of the template: {what}"),
-        None => format!("the template: {what}"),
-    }
+    let template = config::Compiled::new(&template.source, is_html)?;
+    Ok(Compiled { template, content_type })
 }
 
 impl Compiled {
     fn render(&self, open: &CircuitOpen, cause: &Option<String>) -> Option<(String, HeaderValue)> {
         let cause = cause.as_deref().unwrap_or_default();
         let seconds = open.retry_after().map(whole_seconds);
-        match self.fill(open.name(), open.state(), seconds, cause) {
+        match self.template.fill(open.name(), open.state().as_str(), seconds, cause) {
             Ok(body) => Some((body, self.content_type.clone())),
             Err(error) => {
-                tracing::error!(service = open.name(), error = said(&error), "no body");
+                tracing::error!(service = open.name(), error, "no body");
                 None
             }
         }
-    }
-
-    fn fill(
-        &self,
-        name: &str,
-        state: State,
-        retry_after: Option<u64>,
-        cause: &str,
-    ) -> Result<String, minijinja::Error> {
-        let state = state.as_str();
-        self.environment.get_template(BODY)?.render(context! { name, state, retry_after, cause })
     }
 }
 

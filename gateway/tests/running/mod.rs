@@ -52,6 +52,12 @@ impl Place {
         fs::write(self.config(), text).unwrap();
     }
 
+    /// Writes it behind what is there.
+    pub fn add(&self, text: &str) {
+        let before = fs::read_to_string(self.config()).unwrap();
+        self.write(&format!("{before}\n{text}"));
+    }
+
     pub fn config(&self) -> PathBuf {
         self.path("brk.toml")
     }
