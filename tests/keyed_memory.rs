@@ -99,7 +99,7 @@ fn a_key_that_many_threads_call_takes_more_for_each() {
     let clock = ManualClock::new();
     let template = Config::builder("keys").clock(&clock);
     // As the documentation of `capacity` says.
-    for (template, most) in [(template.clone(), 300), (template.slow_calls(SECOND, 0.5), 600)] {
+    for (template, most) in [(template.clone(), 400), (template.slow_calls(SECOND, 0.5), 700)] {
         let circuits = KeyedCircuits::builder(template.build().unwrap()).build().unwrap();
         let call = || {
             (0..1_000_u64).for_each(|key| {
