@@ -265,7 +265,17 @@ impl Gateway {
     }
 
     fn reread(&self, last: &mut Option<Sources>) -> Result<Applied, config::Error> {
-        self.have(last, Sources::read(&self.0.path))
+        let sources = Sources::read(&self.0.path).and_then(|sources| {
+            let had_any = last.as_ref().is_some_and(|last| !last.is_empty());
+            if had_any && sources.is_empty() {
+                // All services would go, and their circuits with them.
+                let message = "is empty, as a file is while it is written anew; if it is to have \
+                               nothing in it, write a comment";
+                return Err(config::Error::about(&self.0.path, message));
+            }
+            Ok(sources)
+        });
+        self.have(last, sources)
     }
 
     /// Has what the files say, or not; and says which.
@@ -484,8 +494,11 @@ mod tests {
         fs::remove_file(&main).unwrap();
         assert!(gateway.reload_if_changed().unwrap().is_err());
         assert_eq!(gateway.reload_if_changed(), None);
-        // Who asks for it means it.
+        // Also if somebody asks for it just then, or changes another service.
         fs::write(&main, "").unwrap();
+        assert!(gateway.reload().unwrap_err().to_string().contains("is empty"));
+        assert!(gateway.table().service("b").is_some());
+        fs::write(&main, "# nothing").unwrap();
         assert_eq!(gateway.reload().unwrap().removed, ["b"]);
     }
 }

@@ -462,20 +462,19 @@ fn a_log_that_nobody_reads_any_more_ends_nothing() {
     let mut line = String::new();
     BufReader::new(serve.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let said: Value = serde_json::from_str(&line).unwrap();
-    let reload = || {
-        let mut command = place.command();
-        command.args(["--admin", said["admin"].as_str().unwrap(), "reload"]);
-        Said::of(command.output().unwrap()).ok()
+    let brk = |command: &str| {
+        let admin = said["admin"].as_str().unwrap();
+        Said::of(place.command().args(["--admin", admin, command]).output().unwrap())
     };
-    assert_eq!(reload(), "read, and no service has changed\n");
+    let first = brk("reload");
     place.add("[services.third]\nupstream = \"http://127.0.0.1:9\"\n");
     // By itself, perhaps, before it is asked to.
-    reload();
-    let mut list = place.command();
-    list.args(["--admin", said["admin"].as_str().unwrap(), "list"]);
-    assert!(Said::of(list.output().unwrap()).ok().contains("third"));
+    let all = [first, brk("reload"), brk("list")];
     signal(&serve, "TERM");
-    assert_eq!(serve.wait().unwrap().code(), Some(0));
+    let ended = serve.wait().unwrap();
+    let [first, second, list] = all.map(Said::ok);
+    assert!(first.starts_with("read") && !second.is_empty() && list.contains("third"), "{list}");
+    assert_eq!(ended.code(), Some(0));
 }
 
 /// Two used to write over what the other had saved.
@@ -494,8 +493,9 @@ fn a_second_gateway_leaves_the_state_of_the_first_alone() {
     }
     let mut command = running.place.command();
     command.env("BRK_CONFIG", &second).arg("serve");
-    let said = Said::of(command.output().unwrap());
-    said.fails(1, "another gateway runs with the state in");
+    let mut second = Lines::of(command);
+    second.wait_for("another gateway runs with the state in");
+    assert_eq!(second.child.wait().unwrap().code(), Some(1));
     running.signal("KILL");
     let (_, _, place) = running.end();
     assert!(is_saved());
@@ -518,13 +518,18 @@ fn what_becomes_of_the_last_request_is_saved() {
     let mut serve = Lines::of(command);
     let programs = serve.wait_for("programs:");
     let programs = programs.rsplit_once('/').unwrap().1;
-    serve.wait_for("services:");
+    let operators = serve.wait_for("operators:");
+    let operators = operators.split_whitespace().nth(1).unwrap().trim_start_matches("http://");
     let mut caller = TcpStream::connect(programs).unwrap();
     caller.set_read_timeout(Some(LONG)).unwrap();
     caller.write_all(b"GET /orders HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let (called, _) = upstream.accept().unwrap();
     signal(&serve.child, "TERM");
     serve.wait_for("told to stop");
+    // When operators are not listened for any more, all have been told.
+    while TcpStream::connect(operators).is_ok() {
+        std::thread::yield_now();
+    }
     drop(called);
     let mut answer = String::new();
     caller.read_to_string(&mut answer).unwrap();
@@ -533,4 +538,16 @@ fn what_becomes_of_the_last_request_is_saved() {
     let state: Value =
         serde_json::from_slice(&fs::read(place.path("state/state.json")).unwrap()).unwrap();
     assert_eq!(state["circuits"][0]["state"], "open", "{state}");
+}
+
+#[test]
+fn a_hang_up_has_it_read_again() {
+    let place = Place::new(TWO_SERVICES);
+    let mut command = place.command();
+    command.arg("serve");
+    let mut serve = Lines::of(command);
+    serve.wait_for("services:");
+    signal(&serve.child, "HUP");
+    // Also if nothing has changed.
+    serve.wait_for("the configuration was read: revision 1, all services as they were");
 }

@@ -440,6 +440,15 @@ fn what_is_too_old_goes_a_little_at_a_time() {
 }
 
 #[test]
+fn nobody_else_reads_what_is_remembered() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let bench = Bench::new();
+    Store::open(&bench.path()).unwrap();
+    assert_eq!(fs::metadata(bench.path()).unwrap().permissions().mode() & 0o077, 0);
+}
+
+#[test]
 fn however_much_happens_the_file_does_not_grow_without_end() {
     let bench = Bench::new();
     let mut store = Store::open(&bench.path()).unwrap();

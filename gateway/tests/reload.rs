@@ -353,21 +353,6 @@ async fn a_change_before_anybody_watched_is_seen() {
     kept.abort();
 }
 
-#[cfg(unix)]
-#[tokio::test]
-async fn a_hang_up_has_it_read_again() {
-    let files = Files::new(&service("a", ""));
-    let kept = Kept::start(&files);
-    // Also if nothing has changed.
-    let applied = kept.reloaded(|| {
-        let process = std::process::id().to_string();
-        let sent = std::process::Command::new("kill").args(["-HUP", &process]).status().unwrap();
-        assert!(sent.success());
-    });
-    assert!(applied.await.unwrap().is_empty());
-    kept.stop().await;
-}
-
 /// What is saved of a circuit, once it is.
 async fn saved(files: &Files, is: impl Fn(&serde_json::Value) -> bool) {
     let look = async {

@@ -62,6 +62,8 @@ impl Serve {
         // that counts, too.
         let (finisher, finished) = Stop::new();
         let told = told_to_stop()?;
+        // Until it is heard it must not end the process.
+        let _hang_up = signal(SignalKind::hangup())?;
         let path = global.config_path();
         let settings = global.settings()?;
         // First of all: the state directory is made with them, and nothing is

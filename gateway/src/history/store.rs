@@ -1,7 +1,9 @@
 //! The database: its schema, what goes in, what comes out. Blocks.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -167,6 +169,9 @@ impl Store {
     /// Opens it, makes it if there is none, and brings it up to date. Reads all
     /// of it, to see whether it is whole.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        // Reasons are in it, and are nobody else's to read. What can't be made is
+        // told by the next line.
+        let _ = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         // A commit costs no waiting for the disk. If the power fails the last
