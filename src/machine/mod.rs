@@ -387,6 +387,8 @@ pub(crate) enum Gate {
     Tally { until: Time },
     /// Reject until then.
     Open { until: Time },
+    /// Reject until then, for no probe is left.
+    Full { until: Time },
 }
 
 impl Machine {
@@ -900,7 +902,11 @@ impl Machine {
                 _ => Gate::Closed,
             },
             Phase::Open(open) => Gate::Open { until: open.until },
-            Phase::HalfOpen(_) | Phase::Ramp(_) => Gate::Ask,
+            Phase::HalfOpen(half_open) => match half_open.full_until() {
+                Some(until) => Gate::Full { until },
+                None => Gate::Ask,
+            },
+            Phase::Ramp(_) => Gate::Ask,
         }
     }
 
