@@ -36,10 +36,10 @@ pub(super) struct Shared {
     /// Nanoseconds: when the wait of the last opening is over.
     pub(super) until: AtomicU64,
     /// Nanoseconds: when the first lease ends, if no probe is left. Not the same
-    /// word, for the reason below.
+    /// word: whoever has seen an open gate may come to read the other one late.
     pub(super) full_until: AtomicU64,
-    /// Nanoseconds: until when the gate tallies, if it does. Not the same word:
-    /// whoever has seen an open gate may come to read the other one late.
+    /// Nanoseconds: until when the gate tallies, if it does. Apart for the same
+    /// reason.
     pub(super) tally_until: AtomicU64,
     pub(super) counters: AllCounters,
     /// Fallbacks by how they ended.
