@@ -15,8 +15,9 @@ use std::{
 use loom::thread;
 use tower::{BoxError, Layer, Service, service_fn};
 use tower_breaker::{
-    Backoff, Cause, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer,
-    Outcome, Override, Probes, ResultClassifier, State, Transition, WhenOpen, Window,
+    Backoff, Cause, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ConfigBuilder, ManualClock,
+    Observer, Outcome, Override, Permit, Probes, ResultClassifier, State, Transition, WhenOpen,
+    Window,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,6 +84,110 @@ fn a_refusal_tells_the_wait_of_its_own_opening() {
             assert_eq!(open.retry_after(), Some(SECOND), "an earlier opening's wait");
         }
         a.join().unwrap();
+    });
+}
+
+/// Of one probe and a lease of five seconds, after a wait of one.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// What a caller may be told where an opening of one second and an episode with
+/// one probe out meet, and nothing else.
+fn is_of_one_state(open: &CircuitOpen) -> bool {
+    matches!(
+        (open.state(), open.retry_after()),
+        (State::Open, Some(SECOND)) | (State::HalfOpen, Some(LEASE))
+    )
+}
+
+#[test]
+fn a_refusal_without_a_probe_left_tells_the_lease_of_its_own_episode() {
+    // Into the episode, and out of it.
+    check(|| {
+        let clock = ManualClock::new();
+        let config = touchy(&clock).probes(Probes::new(1).lease(LEASE)).build().unwrap();
+        let circuit = Circuit::new(config);
+        circuit.trip();
+        let a = start(&circuit, |circuit| {
+            circuit.end_wait().unwrap();
+            circuit.try_acquire().map(|probe| probe.record(Outcome::Failure)).is_ok()
+        });
+        let ours = circuit.try_acquire();
+        if let Err(open) = &ours {
+            assert!(is_of_one_state(open), "{open:?}");
+        }
+        let refused = u64::from(ours.is_err()) + u64::from(!a.join().unwrap());
+        drop(ours);
+        assert_eq!(circuit.snapshot().totals.rejected, refused);
+    });
+}
+
+#[test]
+fn a_refusal_without_a_probe_left_knows_no_lease_of_before() {
+    check(|| {
+        let clock = ManualClock::new();
+        let longer = Probes::new(1).lease(10 * LEASE);
+        let circuit = due(&clock, longer);
+        circuit.try_acquire().unwrap().record(Outcome::Failure);
+        clock.advance(SECOND);
+        let shorter = touchy(&clock).probes(Probes::new(1).lease(LEASE)).build().unwrap();
+        circuit.reconfigure(shorter).unwrap();
+        let a = start(&circuit, |circuit| circuit.try_acquire());
+        let b = circuit.try_acquire();
+        let taken = [a.join().unwrap(), b];
+        assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1);
+        for open in taken.iter().filter_map(|taken| taken.as_ref().err()) {
+            assert!(is_of_one_state(open), "{open:?}");
+        }
+    });
+}
+
+#[test]
+fn a_probe_that_ends_beside_a_refusal_lets_the_next_one_in() {
+    type End = fn(Permit, &Circuit, &ManualClock);
+    let ends: [End; 4] = [
+        |probe, _, _| probe.cancel(),
+        |probe, _, _| probe.record(Outcome::Success),
+        |_probe, circuit, _| circuit.set_override(Override::force_closed()),
+        |probe, circuit, clock| {
+            let two = touchy(clock).probes(Probes::new(2)).build().unwrap();
+            circuit.reconfigure(two).unwrap();
+            std::mem::forget(probe);
+        },
+    ];
+    for end in ends {
+        check(move || {
+            let clock = ManualClock::new();
+            let circuit = due(&clock, Probes::new(1).lease(LEASE));
+            let probe = circuit.try_acquire().unwrap();
+            let a = start(&circuit, move |circuit| end(probe, &circuit, &clock));
+            let first = circuit.try_acquire();
+            if let Err(open) = &first {
+                assert!(is_of_one_state(open), "{open:?}");
+            }
+            a.join().unwrap();
+            let refused = u64::from(first.is_err());
+            drop(first);
+            assert!(circuit.try_acquire().is_ok(), "refused though a probe is left");
+            assert_eq!(circuit.snapshot().totals.rejected, refused);
+        });
+    }
+}
+
+#[test]
+fn a_lease_that_ends_beside_a_refusal_opens() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = due(&clock, Probes::new(1).lease(LEASE));
+        let _probe = circuit.try_acquire().unwrap();
+        let ticking = clock.clone();
+        let a = thread::spawn(move || ticking.advance(LEASE));
+        let open = circuit.try_acquire().unwrap_err();
+        assert!(is_of_one_state(&open), "{open:?}");
+        a.join().unwrap();
+        let open = circuit.try_acquire().unwrap_err();
+        assert_eq!((open.state(), open.retry_after()), (State::Open, Some(SECOND)));
+        let totals = circuit.snapshot().totals;
+        assert_eq!((totals.rejected, totals.failure, totals.opened), (2, 1, 2));
     });
 }
 

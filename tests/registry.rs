@@ -792,19 +792,23 @@ fn a_sample_has_told_what_time_alone_has_done_and_when() {
     assert_eq!(events[2].at.duration_since(events[1].at).unwrap(), 60 * SECOND);
     assert_eq!(circuit.snapshot().revision, 2, "what was seen is what is");
 
-    // A probe that never comes back: its lease ends after ten seconds, unseen.
-    circuit.trip();
-    clock.advance(SECOND);
-    let probe = circuit.try_acquire().unwrap();
-    let failed = circuit.snapshot().totals.failure;
-    clock.advance(13 * SECOND);
-    registry.sample();
-    let events = registry.events_after(0, 10).events;
-    let [.., probing, opened] = &events[..] else { panic!("{events:?}") };
-    assert!(matches!(&opened.kind, EventKind::Transition(opened) if opened.to == State::Open));
-    assert_eq!(opened.at.duration_since(probing.at).unwrap(), 10 * SECOND);
-    assert_eq!(circuit.snapshot().totals.failure, failed + 1);
-    drop(probe);
+    // Probes that never come back: their leases end after ten seconds, unseen. Of
+    // three one, and all.
+    for lost in [1, 3] {
+        circuit.reset();
+        circuit.trip();
+        clock.advance(SECOND);
+        let probes: Vec<_> = (0..lost).map(|_| circuit.try_acquire().unwrap()).collect();
+        let failed = circuit.snapshot().totals.failure;
+        clock.advance(13 * SECOND);
+        registry.sample();
+        let events = registry.events_after(0, 100).events;
+        let [.., probing, opened] = &events[..] else { panic!("{events:?}") };
+        assert!(matches!(&opened.kind, EventKind::Transition(opened) if opened.to == State::Open));
+        assert_eq!(opened.at.duration_since(probing.at).unwrap(), 10 * SECOND);
+        assert_eq!(circuit.snapshot().totals.failure, failed + lost);
+        drop(probes);
+    }
 }
 
 #[test]

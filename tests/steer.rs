@@ -1,14 +1,18 @@
 //! Steering by hand, and only what was seen.
 
 use std::{
+    pin::pin,
     sync::{Arc, Barrier},
+    task::{Context, Poll, Waker},
     thread,
     time::Duration,
 };
 
+use tower::{BoxError, Layer, Service, service_fn};
 use tower_breaker::{
-    Backoff, Cause, Circuit, Config, ConfigBuilder, IfRevision, ManualClock, Outcome, Override,
-    OverrideKind, Probes, Snapshot, State, SteerError,
+    Backoff, Cause, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ConfigBuilder, IfRevision,
+    ManualClock, Outcome, Override, OverrideKind, Probes, ResultClassifier, Snapshot, State,
+    SteerError, WhenOpen,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -197,6 +201,57 @@ fn the_wait_of_an_open_circuit_is_ended_by_hand_and_no_other() {
     assert!(circuit.try_acquire().is_err(), "one probe, and not two");
     probe.record(Outcome::Success);
     assert_eq!(circuit.state(), State::Closed);
+}
+
+#[test]
+fn without_a_probe_left_every_refusal_tells_the_lease_and_not_the_wait_that_was_ended() {
+    let clock = ManualClock::new();
+    let circuit = circuit(&clock);
+    circuit.trip();
+    circuit.end_wait().unwrap();
+    let probe = circuit.try_acquire().unwrap();
+
+    let refused = |left: Duration| {
+        let before = circuit.snapshot().totals.rejected;
+        let mut told = vec![circuit.try_acquire().unwrap_err()];
+        for when_open in [WhenOpen::Error, WhenOpen::Defer] {
+            let mut service =
+                CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new())
+                    .when_open(when_open)
+                    .layer(service_fn(|()| std::future::ready(Ok::<_, BoxError>(()))));
+            let mut cx = Context::from_waker(Waker::noop());
+            let error = match service.poll_ready(&mut cx) {
+                Poll::Ready(Err(error)) => error,
+                _ready => match pin!(service.call(())).poll(&mut cx) {
+                    Poll::Ready(Err(error)) => error,
+                    other => panic!("{other:?}"),
+                },
+            };
+            told.push(CircuitOpen::find_in(&*error).unwrap().clone());
+        }
+        for open in told {
+            assert_eq!((open.state(), open.retry_after()), (State::HalfOpen, Some(left)));
+        }
+        let seen = circuit.snapshot();
+        assert_eq!((seen.retry_after, seen.totals.rejected), (Some(left), before + 3));
+    };
+    refused(10 * SECOND);
+    clock.advance(7 * SECOND);
+    refused(3 * SECOND);
+    let shorter = config(&clock).probes(Probes::new(1).lease(2 * SECOND)).build().unwrap();
+    circuit.reconfigure(shorter).unwrap();
+    refused(2 * SECOND);
+    circuit.set_override(Override::force_open().expires_in(SECOND));
+    assert_eq!(circuit.try_acquire().unwrap_err().state(), State::Open);
+    clock.advance(SECOND);
+    refused(SECOND);
+    drop(probe);
+    let again = circuit.try_acquire().unwrap();
+    refused(2 * SECOND);
+    clock.advance(2 * SECOND);
+    let open = circuit.try_acquire().unwrap_err();
+    assert_eq!((open.state(), open.retry_after()), (State::Open, Some(5 * SECOND)));
+    drop(again);
 }
 
 #[test]

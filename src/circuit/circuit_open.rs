@@ -57,16 +57,19 @@ impl CircuitOpen {
         Self { circuit: Arc::clone(&self.circuit), state, percent, retry_after }
     }
 
-    /// The same of a circuit that is open for so many nanoseconds more.
+    /// The same of a circuit that refuses in that state, for so many nanoseconds
+    /// more.
     #[inline(always)]
-    pub(super) fn waiting(&self, nanos: u64) -> Self {
+    pub(super) fn waiting(&self, state: State, nanos: u64) -> Self {
         let circuit = Arc::clone(&self.circuit);
-        Self { circuit, state: State::Open, percent: None, retry_after: nanos.min(u64::MAX - 1) }
+        Self { circuit, state, percent: None, retry_after: nanos.min(u64::MAX - 1) }
     }
 
-    /// Makes it that of a circuit that is open for so many nanoseconds more.
+    /// Makes it that of a circuit that refuses in that state, for so many
+    /// nanoseconds more.
     #[inline(always)]
-    pub(super) fn wait(&mut self, nanos: u64) {
+    pub(super) fn wait(&mut self, state: State, nanos: u64) {
+        self.state = state;
         self.retry_after = nanos.min(u64::MAX - 1);
     }
 

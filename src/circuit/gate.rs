@@ -6,13 +6,15 @@
 //! leave the machine as it is, so it is only counted; one whose generation
 //! matches a gate that *tallies* is only added up. A rejection needs the word and
 //! the end of the wait, which is written before the word and only grows while
-//! the circuit is open.
+//! the circuit is open. Half-open, with no probe left, it is the same: the wait is
+//! for the end of the first lease, and whatever gives a permit back before takes
+//! the word away.
 //!
 //! Where calls in flight are watched, admission asks two words: beside the gate
 //! stands until when nobody can be overdue.
 
 use super::sync::{AtomicU64, Ordering};
-use crate::{machine::Gate, time::Time};
+use crate::{machine::Gate, state::State, time::Time};
 
 /// A generation above the kind of a [`Gate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ impl Word {
     const OPEN: u64 = 3;
     const OVERDUE: u64 = 4;
     const TALLY: u64 = 5;
+    const FULL: u64 = 6;
     /// Beside a closed kind: those it lets in are watched.
     const WATCHED: u64 = 8;
 
@@ -38,6 +41,7 @@ impl Word {
             Gate::Closed => Self::CLOSED | watched,
             Gate::Clean => Self::CLEAN | watched,
             Gate::Open { .. } => Self::OPEN,
+            Gate::Full { .. } => Self::FULL,
             Gate::Overdue => Self::OVERDUE,
             Gate::Tally { .. } => Self::TALLY | watched,
         };
@@ -73,10 +77,20 @@ impl Word {
         self.0 & Self::KIND == Self::OPEN
     }
 
-    /// Whether only the machine knows.
+    /// In which state it refuses until its wait is over, if it does.
+    #[inline]
+    pub(super) const fn refuses_in(self) -> Option<State> {
+        match self.0 & Self::KIND {
+            Self::OPEN => Some(State::Open),
+            Self::FULL => Some(State::HalfOpen),
+            _ => None,
+        }
+    }
+
+    /// Whether only the machine knows what time has done.
     #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(super) const fn asks(self) -> bool {
-        self.0 & Self::KIND == Self::ASK
+        matches!(self.0 & Self::KIND, Self::ASK | Self::FULL)
     }
 
     /// Whether a good call of that generation changes nothing.

@@ -203,6 +203,8 @@ impl Circuit {
         let shared = Shared {
             gate: Alone(GateWord::new(gate, look_at)),
             until: AtomicU64::new(until.as_nanos()),
+            // None is born half-open.
+            full_until: AtomicU64::new(0),
             tally_until: AtomicU64::new(tally_until.as_nanos()),
             counters: AllCounters::new(),
             fallbacks: fallbacks.map(AtomicU64::new),
@@ -394,11 +396,9 @@ impl Circuit {
 
     #[inline(never)]
     fn ask_beyond(&self, gate: Word, measured: bool) -> Result<Permit, CircuitOpen> {
-        if gate.is_open() {
-            if let Some(left) = self.left_at_open_gate() {
-                self.reject();
-                return Err(self.refuse_as(|refusal| refusal.waiting(left)));
-            }
+        if let Some((state, left)) = self.left_at(gate) {
+            self.reject();
+            return Err(self.refuse_as(|refusal| refusal.waiting(state, left)));
         }
         self.ask_machine(true, measured)
     }
@@ -456,14 +456,12 @@ impl Circuit {
 
     #[inline(never)]
     fn ready_beyond(&self, gate: Word) -> Result<(), Box<CircuitOpen>> {
-        if gate.is_open() {
-            if let Some(left) = self.left_at_open_gate() {
-                // Copied from box to box: made anywhere else it would be moved.
-                let mut open = Box::clone(self.reject());
-                open.wait(left);
-                self.0.tell_refusal(&open);
-                return Err(open);
-            }
+        if let Some((state, left)) = self.left_at(gate) {
+            // Copied from box to box: made anywhere else it would be moved.
+            let mut open = Box::clone(self.reject());
+            open.wait(state, left);
+            self.0.tell_refusal(&open);
+            return Err(open);
         }
         self.look_with_machine(true).map_err(|rejection| Box::new(self.refuse(rejection)))
     }
@@ -472,7 +470,13 @@ impl Circuit {
     /// [`refuse_deferred`](Self::refuse_deferred).
     #[inline]
     pub(crate) fn look_ahead(&self) -> Result<(), Rejection> {
-        self.look(false)
+        let gate = self.0.gate.0.load();
+        if gate.looks_closed() { Ok(()) } else { self.look_ahead_beyond(gate) }
+    }
+
+    #[inline(never)]
+    fn look_ahead_beyond(&self, gate: Word) -> Result<(), Rejection> {
+        self.look_closer(gate, false)
     }
 
     /// Looks ahead for a caller that the inner service keeps waiting: it may be
@@ -572,14 +576,12 @@ impl Circuit {
 
     #[inline]
     fn look_closer(&self, gate: Word, counted: bool) -> Result<(), Rejection> {
-        if gate.is_open() {
-            if let Some(left) = self.left_at_open_gate() {
-                if counted {
-                    self.reject();
-                }
-                let retry_after = Some(Duration::from_nanos(left));
-                return Err(Rejection { state: State::Open, percent: None, retry_after });
+        if let Some((state, left)) = self.left_at(gate) {
+            if counted {
+                self.reject();
             }
+            let retry_after = Some(Duration::from_nanos(left));
+            return Err(Rejection { state, percent: None, retry_after });
         }
         self.look_with_machine(counted)
     }
@@ -595,14 +597,18 @@ impl Circuit {
         })
     }
 
-    /// How many nanoseconds are left of the wait of an open gate, just seen, if it
-    /// is not over.
+    /// In which state a gate, just seen, refuses, and for how many nanoseconds more;
+    /// nothing if its wait is over.
     #[inline(always)]
-    fn left_at_open_gate(&self) -> Option<u64> {
+    fn left_at(&self, gate: Word) -> Option<(State, u64)> {
+        let state = gate.refuses_in()?;
         let now = self.0.now();
-        let until = Time::from_nanos(self.0.until.load(Ordering::Acquire));
-        let left = until.nanos_since(now);
-        (left > 0).then_some(left)
+        let until = match state {
+            State::HalfOpen => &self.0.full_until,
+            State::Open | State::Closed => &self.0.until,
+        };
+        let left = Time::from_nanos(until.load(Ordering::Acquire)).nanos_since(now);
+        (left > 0).then_some((state, left))
     }
 
     /// Counts what a fallback came to.

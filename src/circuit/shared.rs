@@ -35,8 +35,11 @@ pub(super) struct Shared {
     pub(super) gate: Alone<GateWord>,
     /// Nanoseconds: when the wait of the last opening is over.
     pub(super) until: AtomicU64,
-    /// Nanoseconds: until when the gate tallies, if it does. Not the same word:
-    /// whoever has seen an open gate may come to read the other one late.
+    /// Nanoseconds: when the first lease ends, if no probe is left. Not the same
+    /// word: whoever has seen an open gate may come to read the other one late.
+    pub(super) full_until: AtomicU64,
+    /// Nanoseconds: until when the gate tallies, if it does. Apart for the same
+    /// reason.
     pub(super) tally_until: AtomicU64,
     pub(super) counters: AllCounters,
     /// Fallbacks by how they ended.
@@ -338,6 +341,7 @@ impl Shared {
         // Written only when it changes: every call reads its cache line.
         let until = match gate {
             Gate::Open { until } => Some((&self.until, until)),
+            Gate::Full { until } => Some((&self.full_until, until)),
             Gate::Tally { until } => Some((&self.tally_until, until)),
             _ => None,
         };

@@ -390,6 +390,8 @@ pub(crate) enum Gate {
     Tally { until: Time },
     /// Reject until then.
     Open { until: Time },
+    /// Reject until then, for no probe is left.
+    Full { until: Time },
 }
 
 impl Machine {
@@ -908,7 +910,11 @@ impl Machine {
                 _ => Gate::Closed,
             },
             Phase::Open(open) => Gate::Open { until: open.until },
-            Phase::HalfOpen(_) | Phase::Ramp(_) => Gate::Ask,
+            Phase::HalfOpen(half_open) => match half_open.full_until() {
+                Some(until) => Gate::Full { until },
+                None => Gate::Ask,
+            },
+            Phase::Ramp(_) => Gate::Ask,
         }
     }
 
@@ -1031,8 +1037,19 @@ impl Machine {
 
     /// Lets time have done what it does by itself: end leases, ramps and
     /// overrides.
+    #[inline]
     fn settle(&mut self, now: Time, facts: &mut Facts) {
         self.now = self.now.max(now);
+        let ends_by_itself = matches!(self.phase, Phase::HalfOpen(_) | Phase::Ramp(_));
+        if ends_by_itself || self.overlay.is_some() {
+            self.settle_what_ends(facts);
+        }
+    }
+
+    /// Apart: where a circuit is closed or open and nobody has laid an override over
+    /// it, time alone ends nothing.
+    #[inline(never)]
+    fn settle_what_ends(&mut self, facts: &mut Facts) {
         if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
             self.lift_override(facts);
         }

@@ -11,12 +11,12 @@ use std::{
 use http::{Response, StatusCode};
 use tower::{BoxError, Layer, Service};
 use tower_breaker::{
-    Backoff, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, HttpClassifier, Outcome,
+    Backoff, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, HttpClassifier, Outcome, Probes,
     Registry, WhenOpen, Window,
 };
 
 /// Their names, for the budget.
-pub(crate) const ALL: [&str; 10] = [
+pub(crate) const ALL: [&str; 11] = [
     "closed",
     "closed, registered",
     "closed, latency judged",
@@ -27,6 +27,7 @@ pub(crate) const ALL: [&str; 10] = [
     "open, by call",
     "circuit, closed",
     "circuit, open",
+    "circuit, half-open",
 ];
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -74,6 +75,13 @@ pub(crate) fn run(path: &str, calls: u64) -> Result<(), BoxError> {
         "circuit, open" => {
             let circuit = Circuit::new(config().build()?);
             circuit.trip();
+            (0..calls).for_each(|_| take(&circuit));
+        }
+        "circuit, half-open" => {
+            let circuit = Circuit::new(config().probes(Probes::new(1)).build()?);
+            circuit.trip();
+            circuit.end_wait()?;
+            let _probe = circuit.try_acquire()?;
             (0..calls).for_each(|_| take(&circuit));
         }
         _ => return Err(format!("no such path: {path}").into()),
