@@ -195,6 +195,13 @@ impl HalfOpen {
         self.in_flight.first().map(|probe| probe.deadline)
     }
 
+    /// The end of the next lease, if nobody passes before and no refusal matters:
+    /// by a share, each brings the next call on.
+    pub(super) fn full_until(&self) -> Option<Time> {
+        let is_full = self.permits_left() == 0 && self.share.is_none();
+        is_full.then(|| self.next_deadline()).flatten()
+    }
+
     /// How long until one that is refused may pass: until the end of the next
     /// lease if no permit is left. By its share alone it is a matter of calls and
     /// not of time; who waits in vain comes often enough to be taken within one
