@@ -96,6 +96,7 @@ pub fn remove(main: &Path, name: &str) -> Result<bool, Error> {
 /// Has changes come one after the other, also those of several processes: two
 /// that are right each may be wrong together. Where the directory can't be
 /// locked, or somebody keeps it for seconds, it goes on without.
+#[expect(clippy::disallowed_methods, reason = "no call waits here")]
 fn turn(main: &Path) -> Option<File> {
     const LOOK: Duration = Duration::from_millis(10);
 
