@@ -5,7 +5,8 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Barrier},
+    thread,
     time::Duration,
 };
 
@@ -427,6 +428,30 @@ fn files_that_are_named_are_looked_at() {
 
 fn table(text: &str) -> toml::Table {
     toml::from_str(text).unwrap()
+}
+/// Each was right when it was looked at, and what was left was a configuration
+/// that no gateway could start with.
+#[test]
+fn of_two_that_are_added_at_once_and_do_not_go_together_one_is() {
+    let files = Files::new("");
+    let service: toml::Table = toml::from_str("upstream = \"http://h\"\npath = \"/same\"").unwrap();
+    for round in 0..20 {
+        let begin = Barrier::new(4);
+        let added = thread::scope(|scope| {
+            let threads = [1, 2, 3, 4].map(|number| {
+                let (files, service, begin) = (&files, &service, &begin);
+                scope.spawn(move || {
+                    let name = format!("round-{round}-{number}");
+                    begin.wait();
+                    services_d::put(&files.main(), &name, service).is_ok().then_some(name)
+                })
+            });
+            threads.map(|thread| thread.join().unwrap()).into_iter().flatten().collect::<Vec<_>>()
+        });
+        let [added] = &*added else { panic!("{added:?}") };
+        assert!(config::load(&files.main()).unwrap().services.contains_key(added));
+        assert!(services_d::remove(&files.main(), added).unwrap());
+    }
 }
 
 #[test]

@@ -5,10 +5,17 @@
 //! order among it, stays as it is.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use toml::{Table, Value};
 use toml_edit::{DocumentMut, Item, TableLike};
 
@@ -27,6 +34,7 @@ use super::{
 /// What would be wrong; that the service stands in the main file, and where; and
 /// what kept the file from being written.
 pub fn put(main: &Path, name: &str, service: &Table) -> Result<(), Error> {
+    let _turn = turn(main);
     let sources = Sources::read(main)?;
     let path = changeable(main, &sources, name)?;
     let before = sources.text_of(name).unwrap_or_default();
@@ -63,6 +71,7 @@ pub fn has(main: &Path, name: &str) -> Result<bool, Error> {
 /// What would be wrong without it; that it stands in the main file, and where;
 /// and what kept the file from being removed.
 pub fn remove(main: &Path, name: &str) -> Result<bool, Error> {
+    let _turn = turn(main);
     let sources = Sources::read(main)?;
     let path = changeable(main, &sources, name)?;
     if sources.text_of(name).is_none() {
@@ -82,6 +91,25 @@ pub fn remove(main: &Path, name: &str) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         removed => removed.map(|()| true).map_err(|error| cant_write(&path, &error)),
     }
+}
+
+/// Has changes come one after the other, also those of several processes: two
+/// that are right each may be wrong together. Where the directory can't be
+/// locked, or somebody keeps it for seconds, it goes on without.
+#[expect(clippy::disallowed_methods, reason = "no call waits here")]
+fn turn(main: &Path) -> Option<File> {
+    const LOOK: Duration = Duration::from_millis(10);
+
+    let directory = main.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
+    for _ in 0..300 {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOOK),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// The file of a service, unless a person has it in theirs.
