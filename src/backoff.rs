@@ -127,7 +127,7 @@ impl Backoff {
     }
 
     fn step(&self, step: u32) -> Duration {
-        let grown = self.factor.powi(i32::try_from(step).unwrap_or(i32::MAX));
+        let grown = power(self.factor, step);
         let wait = nanos(self.initial) as f64 * grown;
         // A wait that has not grown, or no more, is exact.
         if grown == 1.0 {
@@ -194,6 +194,20 @@ impl Noise {
         // 53 bits fill a float's mantissa.
         (mixed >> 11) as f64 / ((1u64 << 53) - 1) as f64
     }
+}
+
+/// By products alone: what `powi` makes of the last bit may differ from one
+/// platform to the next, and a replay must not.
+fn power(base: f64, exponent: u32) -> f64 {
+    let (mut result, mut base, mut left) = (1.0, base, exponent);
+    while left > 0 {
+        if left % 2 == 1 {
+            result *= base;
+        }
+        base *= base;
+        left /= 2;
+    }
+    result
 }
 
 #[cfg(test)]
