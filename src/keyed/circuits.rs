@@ -551,7 +551,7 @@ impl KeyedCircuitsBuilder {
     }
 
     /// Sets how many circuits there may be: 10,000 unless said, at most a
-    /// million. One takes about 2.5 KB, 32 bytes
+    /// million. One takes about 2.7 KB, 32 bytes
     /// for each processor (up to 16), and its key; and where threads on several
     /// processors call it 400 bytes more for each of these, or 700 with a slow
     /// rule.
