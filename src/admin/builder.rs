@@ -58,6 +58,7 @@ impl AdminAccess {
             hosts: Vec::new(),
             base_path: String::new(),
             renderer: None,
+            notice: None,
             max_streams: 128,
             ready_requires: BTreeSet::new(),
             resources: Resources::default(),
@@ -67,6 +68,7 @@ impl AdminAccess {
 }
 
 pub(super) type Renderer = dyn Fn() -> String + Send + Sync;
+pub(super) type Notice = dyn Fn() -> Option<String> + Send + Sync;
 
 /// Builds an [`AdminService`].
 #[derive(Clone)]
@@ -77,6 +79,7 @@ pub struct AdminBuilder {
     hosts: Vec<String>,
     base_path: String,
     renderer: Option<Arc<Renderer>>,
+    notice: Option<Arc<Notice>>,
     max_streams: usize,
     ready_requires: BTreeSet<String>,
     resources: Resources,
@@ -118,6 +121,15 @@ impl AdminBuilder {
     /// Without, there is nothing there.
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.renderer = Some(Arc::new(render));
+        self
+    }
+
+    /// Sets what everyone who looks has to know of beside the circuits, as long
+    /// as there is something: that a configuration could not be read, say. It is
+    /// asked for once a second while somebody looks, stands above all else on the
+    /// page, and in each tick of the stream as `notice`.
+    pub fn notice(mut self, ask: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.notice = Some(Arc::new(ask));
         self
     }
 
@@ -218,6 +230,7 @@ impl AdminBuilder {
             page: Page::new(base_path),
             base_path: base_path.to_owned(),
             renderer: self.renderer,
+            notice: self.notice,
             ready_requires: self.ready_requires,
             resources: self.resources,
             history: self.history,
@@ -255,6 +268,7 @@ impl fmt::Debug for AdminBuilder {
             .field("hosts", &self.hosts)
             .field("base_path", &self.base_path)
             .field("metrics", &self.renderer.is_some())
+            .field("notice", &self.notice.is_some())
             .field("max_streams", &self.max_streams)
             .field("ready_requires", &self.ready_requires)
             .field("resources", &self.resources)

@@ -164,11 +164,14 @@ impl Told {
         let changed = self.rows.iter().filter(|(_, row)| row.changed > seen);
         let circuits = changed.filter_map(|(id, row)| row.tell(service, id, self.second, seen));
         let gone = self.gone.iter().filter(|(_, second)| **second > seen);
-        let tick = json!({
+        let mut tick = json!({
             "now": rfc3339(wall_clock()),
             "circuits": circuits.collect::<Value>(),
             "gone": gone.map(|(id, _)| id.as_str()).collect::<Value>(),
         });
+        if let Some(notice) = service.settings.notice.as_ref().and_then(|ask| ask()) {
+            tick["notice"] = notice.into();
+        }
         sse::event("tick", None, &tick.to_string())
     }
 }

@@ -195,6 +195,20 @@ async fn a_tick_tells_of_those_that_changed_and_an_empty_one_is_the_heartbeat() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tick_has_the_notice_for_as_long_as_there_is_one() {
+    let is_wrong = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_wrong);
+    let notice = move || asked.load(Ordering::Relaxed).then(|| "it is wrong".to_owned());
+    let admin = AdminService::builder(&Registry::new()).insecure_no_auth().notice(notice);
+    let mut reader = Reader::new(&admin.build().unwrap()).await;
+    reader.expect("snapshot").await;
+    for (said, told) in [(false, Value::Null), (true, json!("it is wrong")), (false, Value::Null)] {
+        is_wrong.store(said, Ordering::Relaxed);
+        assert_eq!(reader.expect("tick").await.data["notice"], told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_the_first_of_all_comes_whole_to_everybody() {
     let (registry, admin) = site();
     let mut early = Reader::new(&admin).await;

@@ -56,9 +56,11 @@ impl Operator {
         }
         let services = Services::new(gateway.clone(), programs.first().copied());
         let reload = services.clone();
+        let watched = gateway.clone();
         let mut admin = AdminService::builder(gateway.registry())
             .check(move |parts| tokens.identify(parts))
             .metrics(move || metrics.render())
+            .notice(move || notice(&watched))
             .resource("services", move |request| services.clone().answer(request))
             .resource("reload", move |request| reload.clone().reload(request))
             .resource("history", move |request| history::answer(past.clone(), request))
@@ -82,4 +84,16 @@ impl Operator {
     pub async fn serve(self, stop: Stop) {
         listen::serve(self.listener, self.admin, stop).await;
     }
+}
+
+/// What is wrong with the files, while they are not what is at work.
+fn notice(gateway: &Gateway) -> Option<String> {
+    let reload = gateway.last_reload();
+    let problems = reload.result.as_ref().err()?.problems();
+    let first = problems.first()?;
+    let more = match problems.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!("The configuration is wrong, and stays as it was. {first}{more}"))
 }

@@ -194,6 +194,8 @@ const on = {
       case 'tick': {
         heardAt = Date.parse(data.now);
         askFor(store.tick(data));
+        $('notice').hidden = !data.notice;
+        write($('notice'), data.notice ?? '');
         redraw();
         break;
       }
