@@ -6,7 +6,8 @@ use std::{
 };
 
 use tower_breaker::{
-    Backoff, Circuit, Config, ConfigBuilder, ManualClock, Observer, Outcome, Permit, Probes, State,
+    Backoff, Circuit, Clock, Config, ConfigBuilder, ManualClock, Observer, Outcome, Permit, Probes,
+    State,
 };
 
 const WAIT: Duration = Duration::from_secs(1);
@@ -170,11 +171,12 @@ async fn who_waits_alone_passes_within_a_lease() {
     let mut service = ServiceBuilder::new()
         .layer(layer)
         .service(service_fn(async |()| Ok::<_, BoxError>(http::Response::new(()))));
-    let began = tokio::time::Instant::now();
+    let clock = Clock::tokio();
+    let began = clock.now();
     for _ in 0..2 {
         service.ready().await.unwrap().call(()).await.unwrap();
     }
     assert_eq!(circuit.state(), State::HalfOpen);
-    let waited = began.elapsed();
+    let waited = clock.now() - began;
     assert!(waited > LEASE / 2 && waited <= LEASE, "{waited:?}");
 }
