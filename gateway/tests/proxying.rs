@@ -5,7 +5,11 @@ mod common;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use brk::config::{Protocol, Route};
@@ -23,7 +27,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::common::{Origin, Running, full, guard};
+use tower_breaker::Config;
+
+use crate::common::{Origin, Running, full, guard, server, service, settings};
 
 type Sent = BoxBody<Bytes, std::convert::Infallible>;
 
@@ -400,4 +406,53 @@ async fn an_upstream_that_is_not_there_is_a_problem() {
     let gateway = Running::before(address, |_, _| {});
     let answer = gateway.exchange(request).await;
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_configurations_under_load_fail_no_request() {
+    let origin = Origin::start(|_| async { Response::new(full("here")) }).await;
+    let running = Running::before(origin.address, |_, _| ());
+    let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let callers = [(); 4].map(|()| {
+        let (over, answered, to) = (Arc::clone(&over), Arc::clone(&answered), running.address);
+        tokio::spawn(async move {
+            let io = TokioIo::new(TcpStream::connect(to).await.expect("it listens"));
+            let (mut sender, connection) = http1::handshake(io).await.expect("it speaks HTTP/1");
+            tokio::spawn(connection);
+            while !over.load(Ordering::Relaxed) {
+                let request = Request::get("/").header("host", "any").body(sent(""));
+                sender.ready().await.expect("the connection stays");
+                let response = sender.send_request(request.expect("a request")).await;
+                let response = response.expect("a response");
+                assert_eq!(response.status(), 200);
+                let body = response.into_body().collect().await.expect("a body").to_bytes();
+                assert_eq!(body, "here");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    for turn in 1..=1_000 {
+        // Some between any two.
+        let before = answered.load(Ordering::Relaxed);
+        let moved = async {
+            while answered.load(Ordering::Relaxed) == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        guard(moved).await;
+        let mut service = service("upstream", origin.address);
+        service.timeouts.head += Duration::from_millis(turn);
+        // The connections to the upstream are new ones, too.
+        service.upstream.max_idle += usize::try_from(turn % 2).expect("it fits");
+        let minimum = 10 + turn % 5;
+        service.circuit =
+            Config::builder("upstream").minimum_calls(minimum).build().expect("right");
+        assert_eq!(running.gateway.apply(settings(server(), [service])).changed, ["upstream"]);
+    }
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        guard(caller).await.expect("every request was answered by the upstream");
+    }
+    let circuit = running.gateway.registry().get("upstream").expect("it is the same all along");
+    assert_eq!(circuit.snapshot().totals.success, answered.load(Ordering::Relaxed));
 }

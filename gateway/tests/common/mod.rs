@@ -45,6 +45,7 @@ pub const GUARD: Duration = Duration::from_secs(60);
 /// A gateway that runs until it is dropped or stopped.
 pub struct Running {
     pub address: SocketAddr,
+    pub gateway: Gateway,
     stopper: Stopper,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -52,10 +53,10 @@ pub struct Running {
 impl Running {
     pub fn start(settings: Settings) -> Running {
         let gateway = Gateway::start(Path::new("brk.toml"), settings);
-        let bound = serve::bind(gateway).expect("port 0 is free");
+        let bound = serve::bind(gateway.clone()).expect("port 0 is free");
         let address = bound.addresses()[0];
         let (stopper, stop) = Stop::new();
-        Running { address, stopper, task: tokio::spawn(bound.run(stop)) }
+        Running { address, gateway, stopper, task: tokio::spawn(bound.run(stop)) }
     }
 
     /// In front of one upstream, with the settings of both changed as said.
