@@ -27,6 +27,7 @@ use tokio::{
     sync::mpsc,
 };
 
+use tokio_rustls::TlsAcceptor;
 use tower_breaker::Config;
 
 use crate::common::{Origin, Running, full, guard, server, service, settings};
@@ -455,4 +456,62 @@ async fn a_thousand_configurations_under_load_fail_no_request() {
     }
     let circuit = running.gateway.registry().get("upstream").expect("it is the same all along");
     assert_eq!(circuit.snapshot().totals.success, answered.load(Ordering::Relaxed));
+}
+
+/// Takes TLS off in front of an origin, and offers one protocol. Its port, and
+/// the certificate to trust, for `localhost`.
+async fn tls(origin: SocketAddr, protocol: &str) -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a name");
+    let key = made.signing_key.serialize_der().try_into().expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("it has some")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("they belong together");
+    config.alpn_protocols = vec![protocol.into()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // Who does not trust it goes away.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut origin = TcpStream::connect(origin).await.expect("it listens");
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut origin).await;
+            });
+        }
+    });
+    (port, made.cert.pem())
+}
+
+#[tokio::test]
+async fn an_upstream_behind_tls_is_called_in_what_it_offers_and_only_if_it_is_trusted() {
+    let origin = Origin::echo().await;
+    for (protocol, version) in [("h2", "HTTP/2.0"), ("http/1.1", "HTTP/1.1")] {
+        let (port, certificate) = tls(origin.address, protocol).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("upstream.pem");
+        std::fs::write(&file, certificate).expect("it is written");
+        for (ca_file, status) in [(Some(file), 200), (None, 502)] {
+            let running = Running::before(origin.address, |_, service| {
+                service.upstream.url = format!("https://localhost:{port}").parse().expect("a URL");
+                service.upstream.ca_file = ca_file;
+            });
+            let seen = origin.seen();
+            let request = Request::get("/a").body(sent("")).expect("a request");
+            let response = exchange(running.address, Version::HTTP_11, request).await;
+            assert_eq!(response.status(), status, "{protocol}");
+            let body = response.into_body().collect().await.expect("a body").to_bytes();
+            let text = String::from_utf8_lossy(&body);
+            assert_eq!(
+                text.lines().next().is_some_and(|line| line.ends_with(version)),
+                status == 200
+            );
+            assert_eq!(origin.seen() - seen, usize::from(status == 200));
+        }
+    }
 }
