@@ -81,8 +81,10 @@ fn s105_observers_are_told_in_the_context_of_the_call_that_did_it() {
 
 #[test]
 fn s106_whatever_the_threads_do_transitions_follow_from_one_another() {
+    const ROUNDS: usize = if cfg!(miri) { 1 } else { 10 };
+    const OPENINGS: u64 = if cfg!(miri) { 5 } else { 50 };
     in_no_time(|| {
-        for _ in 0..10 {
+        for _ in 0..ROUNDS {
             let log = Log::default();
             let wait = Duration::from_micros(3);
             let restless = rules().consecutive_failures(1).open_for(Backoff::fixed(wait));
@@ -91,7 +93,7 @@ fn s106_whatever_the_threads_do_transitions_follow_from_one_another() {
             // others use up theirs on refusals.
             let restless = || {
                 let mut outcomes = [Outcome::Failure, Outcome::Success].into_iter().cycle();
-                while bench.totals().opened < 50 {
+                while bench.totals().opened < OPENINGS {
                     bench.clock.advance(Duration::from_micros(1));
                     let outcome = outcomes.next().expect("they go round");
                     match bench.circuit.try_acquire() {
