@@ -36,3 +36,22 @@ pub struct Totals {
     /// Fallbacks that were dropped before they ended.
     pub fallback_cancelled: u64,
 }
+
+impl Totals {
+    /// Calls that have finished: each is counted once, however it ended.
+    ///
+    /// ```
+    /// use tower_breaker::{Circuit, Config, Outcome};
+    ///
+    /// let circuit = Circuit::new(Config::default());
+    /// circuit.try_acquire()?.record(Outcome::Success);
+    /// drop(circuit.try_acquire()?);
+    /// let _running = circuit.try_acquire()?;
+    /// assert_eq!(circuit.snapshot().totals.calls(), 2);
+    /// # Ok::<(), tower_breaker::CircuitOpen>(())
+    /// ```
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.success + self.failure + self.ignored + self.cancelled + self.stale
+    }
+}

@@ -59,10 +59,9 @@ struct Counts {
 
 impl Counts {
     const fn of(totals: &Totals) -> Self {
-        let Totals { success, failure, ignored, cancelled, stale, .. } = *totals;
         Self {
-            calls: success + failure + ignored + cancelled + stale,
-            failures: failure,
+            calls: totals.calls(),
+            failures: totals.failure,
             slow: totals.slow,
             rejected: totals.rejected,
         }

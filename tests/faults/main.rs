@@ -179,8 +179,7 @@ async fn simulate(plan: &Plan) -> Result<Seen, String> {
         if snapshot.window.overdue > 0 {
             return Err(format!("calls in flight that nobody makes: {snapshot:?}"));
         }
-        let ended = totals.success + totals.failure + totals.ignored + totals.cancelled;
-        if ended + totals.stale != books.arrived {
+        if totals.calls() != books.arrived {
             return Err(format!("{} calls arrived, counted are {totals:?}", books.arrived));
         }
         if totals.rejected != books.refused {
