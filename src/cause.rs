@@ -212,4 +212,69 @@ mod tests {
         }
         assert_eq!(Percent::of(12, 20).to_string(), "60 %");
     }
+    /// A dashboard goes by the word, a person by the sentence.
+    #[test]
+    fn every_cause_is_a_word_and_a_sentence() {
+        let second = Duration::from_secs(1);
+        let slow = |unfinished| Cause::SlowCallRate {
+            slow: 3,
+            calls: 4,
+            unfinished,
+            threshold: 0.5,
+            slower_than: second,
+        };
+        let probes =
+            |timed_out| Cause::ProbesFailed { failures: 2, timed_out, probes: 3, required: 2 };
+        for (cause, word, sentence) in [
+            (
+                Cause::FailureRate { failures: 3, calls: 4, threshold: 0.5 },
+                "failure-rate",
+                "3 of 4 calls failed (75 %), and 50 % are enough to open",
+            ),
+            (
+                Cause::ConsecutiveFailures { failures: 5, threshold: 5 },
+                "consecutive-failures",
+                "5 calls in a row failed, and 5 are enough to open",
+            ),
+            (
+                slow(0),
+                "slow-call-rate",
+                "3 of 4 calls took longer than 1s (75 %), and 50 % are enough to open",
+            ),
+            (
+                slow(2),
+                "slow-call-rate",
+                "3 of 4 calls took longer than 1s (2 of them have not ended; 75 %), and 50 % are \
+                 enough to open",
+            ),
+            (probes(0), "probes-failed", "2 of 3 probes failed, and 2 must succeed"),
+            (
+                probes(1),
+                "probes-failed",
+                "2 of 3 probes failed (1 of them had no answer within their lease), and 2 must \
+                 succeed",
+            ),
+            (Cause::StartedOpen, "started-open", "it starts open"),
+            (
+                Cause::Quorum { open: 6, keys: 10, required: 5 },
+                "quorum",
+                "6 of 10 keys were open, and 5 are enough to open",
+            ),
+            (Cause::Tripped, "tripped", "it was tripped by hand"),
+            (Cause::WaitOver { waited: second }, "wait-over", "the wait of 1.0s was over"),
+            (Cause::WaitEnded, "wait-ended", "its wait was ended by hand"),
+            (Cause::HealthChecked { successes: 1 }, "health-checked", "1 health check passed"),
+            (Cause::HealthChecked { successes: 2 }, "health-checked", "2 health checks passed"),
+            (Cause::ProbesSucceeded { successes: 1 }, "probes-succeeded", "1 probe succeeded"),
+            (Cause::ProbesSucceeded { successes: 3 }, "probes-succeeded", "3 probes succeeded"),
+            (
+                Cause::RampCompleted { over: second },
+                "ramp-completed",
+                "no rule tripped on the ramp of 1.0s",
+            ),
+            (Cause::Reset, "reset", "it was reset by hand"),
+        ] {
+            assert_eq!((cause.label(), &*cause.to_string()), (word, sentence));
+        }
+    }
 }

@@ -216,6 +216,8 @@ fn the_defaults_spelled_out_are_the_defaults() {
 #[test]
 fn the_values_have_their_defaults() {
     assert_eq!(Window::time(SECOND), Window::time(SECOND).buckets(10));
+    // It has none.
+    assert_eq!(Window::count(20).buckets(10), Window::count(20));
     assert_eq!(Backoff::default(), growing().factor(2.0).jitter(0.2));
     assert_eq!(Backoff::exponential(SECOND, SECOND * 8), growing().factor(2.0).jitter(0.2));
     assert_eq!(Backoff::fixed(SECOND), Backoff::fixed(SECOND).jitter(0.0));

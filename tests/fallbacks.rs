@@ -654,3 +654,32 @@ fn every_kind_is_send_and_sync_and_says_what_it_is() {
         assert!(text.contains("answering"), "{text}");
     }
 }
+
+/// Its request is gone, and whoever polls on has been told of the panic.
+#[test]
+fn a_service_that_panicked_when_it_was_called_is_not_called_again() {
+    #[derive(Clone, Default)]
+    struct Falls(Arc<AtomicUsize>);
+    impl Service<Ask> for Falls {
+        type Response = Response<String>;
+        type Error = BoxError;
+        type Future = Ready<Result<Response<String>, BoxError>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, _: Ask) -> Self::Future {
+            self.0.fetch_add(1, Relaxed);
+            panic!("planned")
+        }
+    }
+    let (circuit, spare) = (circuit(&ManualClock::new()), Falls::default());
+    circuit.trip();
+    let breaker = CircuitBreakerLayer::new(&circuit).fallback_service(spare.clone());
+    let mut call = Box::pin(breaker.layer(Dependency).call(Status(200)));
+    for _ in 0..3 {
+        assert!(panics(|| poll(call.as_mut())));
+        assert_eq!(spare.0.load(Relaxed), 1);
+    }
+    drop(call);
+    assert_eq!(fallbacks(&circuit), [0, 1, 0]);
+}

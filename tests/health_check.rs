@@ -533,3 +533,59 @@ async fn what_makes_no_sense_is_refused_by_name() {
     circuit().run_health_check(check().successes(3)).expect("all of the last three");
     circuit().run_health_check(check().of(10_000)).unwrap();
 }
+
+#[tokio::test]
+async fn a_check_times_out_by_the_circuits_clock() {
+    #[derive(Clone, Default)]
+    struct Failed(Arc<AtomicU32>);
+    impl Observer for Failed {
+        fn on_health_check(&self, _: &str, passed: bool) {
+            assert!(!passed);
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    const NANO: Duration = Duration::from_nanos(1);
+    let (clock, failed) = (ManualClock::new(), Failed::default());
+    let circuit = Circuit::new(config().clock(&clock).observer(failed.clone()).build().unwrap());
+    let check = HealthCheck::new(pending::<Result<(), &str>>).timeout(3 * SECOND);
+    circuit.run_health_check(check.interval(10 * SECOND)).unwrap();
+    circuit.trip();
+    for (advance, times) in [(WAIT, 0), (3 * SECOND - NANO, 0), (NANO, 1)] {
+        settle().await;
+        clock.advance(advance);
+        settle().await;
+        assert_eq!(failed.0.load(Relaxed), times, "{advance:?}");
+    }
+}
+
+/// A task that is woken by one check's beginning may begin another there and
+/// then.
+#[tokio::test(start_paused = true)]
+async fn of_two_checks_that_begin_within_one_another_the_newer_one_stays() {
+    use std::task::{Context, Wake, Waker};
+
+    use tower::{BoxError, Layer, Service, service_fn};
+    use tower_breaker::{CircuitBreakerLayer, ResultClassifier, WhenOpen};
+
+    struct Begins(Circuit, Mutex<Option<HealthCheck>>);
+    impl Wake for Begins {
+        fn wake(self: Arc<Self>) {
+            if let Some(check) = self.1.lock().unwrap().take() {
+                self.0.run_health_check(check).unwrap();
+            }
+        }
+    }
+    let (circuit, older, newer) = (circuit(), Dependency::default(), Dependency::default());
+    newer.heal();
+    circuit.trip();
+    let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+    let mut waiting =
+        layer.when_open(WhenOpen::Wait).layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    let waker = Waker::from(Arc::new(Begins(circuit.clone(), Mutex::new(Some(newer.check())))));
+    assert!(waiting.poll_ready(&mut Context::from_waker(&waker)).is_pending());
+
+    circuit.run_health_check(older.check()).unwrap();
+    pass(WAIT).await;
+    assert_eq!((older.asked(), newer.asked()), (0, 1));
+    assert_eq!(circuit.state(), State::HalfOpen);
+}

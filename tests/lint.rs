@@ -463,3 +463,25 @@ fn a_code_is_stable_and_a_finding_says_its_field_and_its_numbers() {
     assert_eq!(found[0].code().as_str(), "one-call-closes");
     assert!(found[0].to_string().starts_with("probes.successes (one-call-closes): one good call"));
 }
+
+#[test]
+fn every_code_is_what_it_was() {
+    let codes = [
+        (LintCode::NeverOpens, "never-opens"),
+        (LintCode::RuleNeverMet, "rule-never-met"),
+        (LintCode::OpensByChance, "opens-by-chance"),
+        (LintCode::SlowToOpen, "slow-to-open"),
+        (LintCode::OpensOnABlip, "opens-on-a-blip"),
+        (LintCode::OneCallOpens, "one-call-opens"),
+        (LintCode::OneCallCloses, "one-call-closes"),
+        (LintCode::OpensWhenHealthy, "opens-when-healthy"),
+        (LintCode::ProbesFailWhenHealthy, "probes-fail-when-healthy"),
+        (LintCode::HangsUnseen, "hangs-unseen"),
+        (LintCode::ProbesInStep, "probes-in-step"),
+        (LintCode::ProbeLoad, "probe-load"),
+        (LintCode::ProbesDuringRestart, "probes-during-restart"),
+    ];
+    for (code, text) in codes {
+        assert_eq!(code.as_str(), text);
+    }
+}

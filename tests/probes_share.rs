@@ -180,3 +180,16 @@ async fn who_waits_alone_passes_within_a_lease() {
     let waited = clock.now() - began;
     assert!(waited > LEASE / 2 && waited <= LEASE, "{waited:?}");
 }
+
+#[test]
+fn a_share_that_is_set_while_probing_begins_as_with_an_episode() {
+    let clock = ManualClock::new();
+    let probes = Probes::new(100);
+    let circuit = due(config(&clock, probes), &clock);
+    let _before = ask(&circuit, 3);
+    circuit.reconfigure(config(&clock, probes.share(0.1)).build().unwrap()).unwrap();
+    let first = ask(&circuit, 1);
+    let then = [ask(&circuit, 9), ask(&circuit, 1), ask(&circuit, 9), ask(&circuit, 1)];
+    assert_eq!((first.len(), then.each_ref().map(Vec::len)), (1, [0, 1, 0, 1]));
+    assert_eq!(circuit.snapshot().probes.unwrap().permits_left, 94, "those before count");
+}

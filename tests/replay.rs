@@ -2,7 +2,7 @@
 
 mod histories;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use histories::{Log, Step, history, rules, run};
 use proptest::{collection::vec, prelude::*};
@@ -368,4 +368,40 @@ fn a_recorder_without_a_circuit_is_empty_and_records_the_first() {
     assert_eq!(recorder.recording().calls(), 1);
     assert_eq!(recorder.recording().name(), "first");
     assert_eq!(recorder.recording().replay(Config::default()).passed.success, 1);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_no_report() {
+    use std::fmt::{Error, Result, Write};
+
+    /// Has room for so many bytes.
+    struct Room(usize);
+    impl Write for Room {
+        fn write_str(&mut self, text: &str) -> Result {
+            self.0 = self.0.checked_sub(text.len()).ok_or(Error)?;
+            Ok(())
+        }
+    }
+    let candidate = Config::builder("candidate").consecutive_failures(3);
+    let report = short_recording().replay(candidate.build().unwrap());
+    assert_eq!(report.opened(), 1);
+    let whole = report.to_string().len();
+    for room in 0..whole {
+        assert_eq!(write!(Room(room), "{report}"), Err(Error), "{room} bytes of {whole}");
+    }
+    assert_eq!(write!(Room(whole), "{report}"), Ok(()));
+}
+
+#[test]
+fn a_recording_says_when_its_circuit_was_made() {
+    let clock = ManualClock::new();
+    clock.advance(5 * MILLI);
+    let recorder = Recorder::new(PLENTY);
+    let circuit = recorded(Config::builder("a"), &clock, &recorder);
+    clock.advance(2 * MILLI);
+    circuit.try_acquire().unwrap().record(Outcome::Success);
+    let recording = recorder.recording();
+    // This clock's calendar begins with it.
+    assert_eq!(recording.began(), SystemTime::UNIX_EPOCH + 5 * MILLI);
+    assert_eq!(recording.ends_at(), 2 * MILLI);
 }

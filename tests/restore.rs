@@ -7,8 +7,8 @@ use std::{
 
 use proptest::prelude::*;
 use tower_breaker::{
-    Backoff, Cause, Circuit, Config, ConfigBuilder, ManualClock, Observer, Outcome, Override,
-    OverrideKind, Probes, Saved, Start, State, Transition,
+    Backoff, Cause, Circuit, Clock, Config, ConfigBuilder, ManualClock, Observer, Outcome,
+    Override, OverrideKind, Probes, Saved, Start, State, Transition,
 };
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -363,4 +363,28 @@ fn whatever_is_restored_panics_never_and_probes_within_the_longest_wait() {
         circuit.try_acquire().unwrap().record(Outcome::Success);
         prop_assert_eq!(circuit.state(), State::Closed);
     });
+}
+
+/// Its own clock knows no days.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it is the calendar's time that is asked for")]
+fn whatever_its_clock_a_circuit_is_dated_by_the_calendar() {
+    let clocks = [
+        Clock::system(),
+        #[cfg(feature = "tokio")]
+        Clock::tokio(),
+        #[cfg(feature = "fast-clock")]
+        Clock::fast(),
+    ];
+    for clock in clocks {
+        let circuit = Circuit::new(config().clock(clock.clone()).build().unwrap());
+        circuit.trip();
+        let before = SystemTime::now();
+        let saved = circuit.save();
+        assert!(before <= saved.saved_at && saved.saved_at <= SystemTime::now(), "{clock:?}");
+        let wait_left = saved.wait_left;
+        let again = Circuit::restore(config().clock(clock).build().unwrap(), saved).unwrap();
+        assert_eq!(again.state(), State::Open);
+        assert!(again.snapshot().retry_after.unwrap() <= wait_left);
+    }
 }

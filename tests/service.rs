@@ -208,6 +208,15 @@ mod readiness {
     }
 
     #[test]
+    fn the_service_behind_it_can_be_reached_and_taken_back() {
+        let layer = CircuitBreakerLayer::new(Config::default());
+        let mut service = layer.layer(vec!["inner"]);
+        service.get_mut().push("service");
+        assert_eq!(service.get_ref().join(" "), "inner service");
+        assert_eq!(service.into_inner(), ["inner", "service"]);
+    }
+
+    #[test]
     fn everything_is_send_and_sync_if_the_inner_service_is() {
         fn is<T: Send + Sync + Clone + std::fmt::Debug + 'static>(_: &T) {}
         let layer = CircuitBreakerLayer::new(Config::default());
@@ -747,6 +756,22 @@ mod classifying {
                 clock.advance(latency);
                 Ok(Response::new(()))
             };
+            assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_does_so_where_the_result_alone_is_judged() {
+        let clock = ManualClock::new();
+        for (latency, expected) in [(SECOND, SUCCESS), (SECOND + Duration::from_nanos(1), FAILURE)]
+        {
+            let config = Config::builder("latency").clock(&clock).build().unwrap();
+            let classifier = ResultClassifier::new().slow_is_failure(SECOND);
+            let answer = || {
+                clock.advance(latency);
+                Ok(Response::new(()))
+            };
+            let layer = CircuitBreakerLayer::with_classifier(config, classifier);
             assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
         }
     }

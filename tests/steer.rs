@@ -1,6 +1,7 @@
 //! Steering by hand, and only what was seen.
 
 use std::{
+    error::Error,
     pin::pin,
     sync::{Arc, Barrier},
     task::{Context, Poll, Waker},
@@ -275,4 +276,17 @@ fn an_override_says_whose_it_is() {
     let over = circuit.snapshot().active_override.unwrap();
     assert_eq!(over.owner.as_deref(), Some("alice"));
     assert_eq!(over.reason.as_deref(), Some("drill"));
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_told_as_it_is() {
+    let circuit = circuit(&ManualClock::new());
+    let expected = circuit.reconfigure(Config::default()).unwrap_err();
+    let error = circuit.if_revision(None).reconfigure(Config::default()).unwrap_err();
+    assert!(matches!(error, SteerError::Config(_)));
+    assert_eq!(error.to_string(), expected.to_string());
+    // Said once in a chain of errors.
+    for error in [error, circuit.if_revision(None).end_wait().unwrap_err()] {
+        assert!(error.source().is_none(), "{error}");
+    }
 }

@@ -289,4 +289,20 @@ mod tests {
         assert!(!observers.hearing_calls().is_empty());
         assert!(!observers.take_samples());
     }
+    #[test]
+    fn a_reconfiguration_says_of_which_circuit_it_is() {
+        let mut reconfigured = Reconfigured {
+            circuit: "hosts".into(),
+            key: None,
+            revision: 1,
+            at: super::super::Clock::system().now(),
+            changes: Vec::new(),
+        };
+        assert_eq!(reconfigured.to_string(), "hosts: reconfigured, nothing changed");
+        reconfigured.key = Some("a.example:80".into());
+        assert_eq!(
+            reconfigured.to_string(),
+            "hosts[\"a.example:80\"]: reconfigured, nothing changed"
+        );
+    }
 }

@@ -90,13 +90,12 @@ impl Recorder {
     }
 
     /// Records the circuit that is being made, unless it records another.
-    #[expect(clippy::disallowed_methods, reason = "a recording says on which day it was made")]
     pub(super) fn attach(&self, name: &str, seed: u64, clock: &Clock, born: Instant) -> bool {
         let mut taping = self.lock();
         if taping.recorded.is_some() {
             return false;
         }
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let since_1970 = clock.date().duration_since(SystemTime::UNIX_EPOCH);
         let origin =
             Origin { name: name.into(), born: nanos(since_1970.unwrap_or_default()), seed };
         taping.recorded = Some(Recorded { origin, clock: clock.clone(), born });

@@ -118,9 +118,7 @@ pub struct Unknown {
 /// Is told what a shadow makes of things.
 pub(crate) trait ShadowObserver: Send + Sync {
     /// The candidate would have gone from one state to another.
-    fn on_transition(&self, transition: &Transition) {
-        let _ = transition;
-    }
+    fn on_transition(&self, transition: &Transition);
 
     /// A call ended, which the candidate would have let through or not.
     fn on_call(&self, passed: bool, outcome: Option<Outcome>) {

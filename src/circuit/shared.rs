@@ -297,7 +297,7 @@ impl Shared {
         drop(core);
         #[cfg(feature = "tokio")]
         woken.into_iter().for_each(std::task::Waker::wake);
-        direct.into_iter().for_each(|fact| self.tell_apart(fact));
+        direct.into_iter().for_each(|fact| self.tell(fact));
         if has_untold {
             self.tell_untold();
         }
@@ -407,26 +407,18 @@ impl Shared {
                 let share = f64::from(percent) / 100.0;
                 self.observers.tell(|observer| observer.on_admitted_share(name, share));
             }
-            apart @ (Fact::Lapsed { .. } | Fact::WouldReject) => self.tell_apart(apart),
+            Fact::Lapsed { probes } => {
+                (0..probes).for_each(|_| self.tell_call(CallEnd::Failure, false, Reading::NONE));
+            }
+            Fact::WouldReject => {
+                self.observers.tell(|observer| observer.on_would_reject(name));
+            }
         }
     }
 
     #[cfg(feature = "health-check")]
     pub(super) fn tell_health_check(&self, passed: bool) {
         self.observers.tell(|observer| observer.on_health_check(&self.name, passed));
-    }
-
-    /// Tells what has no order.
-    pub(super) fn tell_apart(&self, fact: Fact) {
-        match fact {
-            Fact::Lapsed { probes } => {
-                (0..probes).for_each(|_| self.tell_call(CallEnd::Failure, false, Reading::NONE));
-            }
-            Fact::WouldReject => {
-                self.observers.tell(|observer| observer.on_would_reject(&self.name));
-            }
-            _in_order => {}
-        }
     }
 
     /// When a state began: that of birth may have begun before.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     future::Future,
     mem,
     pin::Pin,
@@ -113,12 +112,6 @@ impl Waiter {
             Some(place) => place.key = key,
             None => self.place = Some(Place { circuit: circuit.clone(), key }),
         }
-    }
-}
-
-impl fmt::Debug for Waiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiter").field("waiting", &self.place.is_some()).finish()
     }
 }
 

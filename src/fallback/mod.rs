@@ -133,3 +133,82 @@ impl<Response, E: Into<BoxError>, A> OnFailure<Response, E, A> for Reject {
         Err(failed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        io,
+        task::{Context, Poll, Waker},
+    };
+
+    use tower_service::Service;
+
+    use super::*;
+    use crate::circuit::Config;
+
+    /// What a request may hold and no log should: it can't be printed.
+    #[derive(Clone)]
+    struct Secret;
+
+    #[derive(Clone, Debug)]
+    struct Spare;
+
+    impl Service<Secret> for Spare {
+        type Response = u32;
+        type Error = Infallible;
+        type Future = std::future::Pending<Result<u32, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Secret) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    #[test]
+    fn what_is_on_its_way_says_how_far_it_is_and_nothing_of_the_request() {
+        let circuit = Circuit::new(Config::default());
+        circuit.trip();
+        let open = || circuit.try_acquire().unwrap_err();
+        let spare = FallbackOnFailureWith::new(
+            |request: &Secret| Some(request.clone()),
+            |_, _: Why<u32, io::Error>| ready(Ok::<_, io::Error>(1)),
+        );
+        let taken_along = OnOpen::<Secret, u32, io::Error>::on_failure(&spare, &Secret);
+        assert_eq!(format!("{taken_along:?}"), "SpareRequest { .. }");
+        let answer = OnOpen::<Secret, u32, io::Error>::answer(&spare, Secret, open(), &circuit);
+        assert_eq!(format!("{answer:?}"), "AnswerFuture { .. }");
+
+        let service = FallbackService::<_, AsBox>::new(Spare);
+        let kept = OnOpen::<Secret, u32, BoxError>::on_failure(&service, &Secret);
+        assert_eq!(format!("{kept:?}"), "Kept");
+        let mut call = Box::pin(FallbackServiceFuture::new(Spare, Secret));
+        assert_eq!(format!("{call:?}"), "FallbackServiceFuture { state: \"waiting\", .. }");
+        let polled: Poll<Result<u32, BoxError>> =
+            call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        assert_eq!(format!("{call:?}"), "FallbackServiceFuture { state: \"calling\", .. }");
+    }
+
+    #[test]
+    fn whoever_answers_for_no_failure_gives_back_what_the_call_came_to() {
+        type Given = Result<Ready<Result<u32, BoxError>>, Result<u32, BoxError>>;
+        let circuit = Circuit::new(Config::default());
+        let reject = |failed| -> Given {
+            OnFailure::<u32, BoxError, _>::answer(&mut Reject, failed, &circuit)
+        };
+        let keep = |failed| -> Given {
+            let mut kept = Kept::<AsBox>::NOTHING;
+            OnFailure::<u32, BoxError, _>::answer(&mut kept, failed, &circuit)
+        };
+        for given_back in [reject(Ok(500)), keep(Ok(500))] {
+            assert_eq!(given_back.unwrap_err().unwrap(), 500);
+        }
+        for given_back in [reject(Err("down".into())), keep(Err("down".into()))] {
+            assert_eq!(given_back.unwrap_err().unwrap_err().to_string(), "down");
+        }
+    }
+}

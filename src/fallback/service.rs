@@ -43,10 +43,7 @@ where
     const ANSWERS: bool = true;
 
     fn answer(&self, request: Request, _: CircuitOpen, circuit: &Circuit) -> Self::Future {
-        AnswerFuture::new(circuit, || {
-            let state = State::Waiting { service: self.service.clone(), request: Some(request) };
-            FallbackServiceFuture { state, error: PhantomData }
-        })
+        AnswerFuture::new(circuit, || FallbackServiceFuture::new(self.service.clone(), request))
     }
 
     #[inline]
@@ -82,6 +79,13 @@ pin_project! {
         // The request is there until the service is ready for it.
         Waiting { service: F, request: Option<Request> },
         Calling { #[pin] call: Fut },
+    }
+}
+
+impl<F, Fut, Request, E> FallbackServiceFuture<F, Fut, Request, E> {
+    pub(super) fn new(service: F, request: Request) -> Self {
+        let state = State::Waiting { service, request: Some(request) };
+        Self { state, error: PhantomData }
     }
 }
 

@@ -281,13 +281,17 @@ mod tests {
     /// A file whose checksums are right whatever its blocks hold, so that what
     /// stands behind the checksums is tried too.
     fn signed(blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        taken_at(u64::MAX, blocks)
+    }
+
+    fn taken_at(taken: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
         let blocks = blocks.iter().map(|(base, bytes)| Block {
             base: *base,
             bytes: bytes.clone(),
             sums: Sums::default(),
         });
         let origin = Origin { name: "a".into(), born: 0, seed: 0 };
-        let recording = Recording::new(origin, u64::MAX, Sums::default(), blocks.collect());
+        let recording = Recording::new(origin, taken, Sums::default(), blocks.collect());
         let mut file = Vec::new();
         recording.write_to(&mut file).unwrap();
         file
@@ -357,5 +361,27 @@ mod tests {
     fn time_does_not_run_backwards() {
         let error = Recording::read_from(&*signed(&[(5, vec![5 | 8]), (5, vec![5])])).unwrap_err();
         assert!(error.to_string().ends_with("time runs backwards"), "{error}");
+    }
+    #[test]
+    fn nothing_comes_after_it_was_taken() {
+        // A success 0 ns after 5.
+        let ends_at_5 = [(5, vec![0, 5])];
+        let error = Recording::read_from(&*taken_at(4, &ends_at_5)).unwrap_err();
+        assert!(error.to_string().ends_with("it goes on after it was taken"), "{error}");
+        assert!(Recording::read_from(&*taken_at(5, &ends_at_5)).is_ok());
+    }
+
+    #[test]
+    fn why_a_reader_failed_is_the_source() {
+        struct Unplugged;
+        impl Read for Unplugged {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("unplugged"))
+            }
+        }
+        let error = Recording::read_from((&signed(&[])[..5]).chain(Unplugged)).unwrap_err();
+        assert_eq!(error.to_string(), "at byte 0: it could not be read");
+        assert_eq!(error.source().unwrap().to_string(), "unplugged");
+        assert!(Recording::read_from(&b"GIF89a---"[..]).unwrap_err().source().is_none());
     }
 }

@@ -279,6 +279,24 @@ mod tests {
         }
     }
 
+    /// What is read from a file goes into logs and metrics.
+    #[test]
+    fn a_cause_is_a_word_and_no_longer_than_one() {
+        let change = |cause: &str| {
+            let mut bytes = vec![CHANGE as u8, 0, 0, 1, cause.len() as u8];
+            bytes.extend(cause.bytes());
+            decode(&mut &*bytes).map(|_| ())
+        };
+        let longest = "a".repeat(LONGEST_CAUSE);
+        for cause in ["", "tripped", "wait-over", &longest] {
+            assert_eq!(change(cause), Ok(()), "{cause}");
+        }
+        assert_eq!(change(&(longest + "a")), Err("a cause is longer than 32 bytes"));
+        for cause in ["Tripped", "wait over", "\n", "\u{1b}[2J", "é"] {
+            assert_eq!(change(cause), Err("a cause is not in lower-case letters"), "{cause}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_was_written_is_read(events in proptest::collection::vec((0..=LONGEST_STEP, event()), 0..20)) {

@@ -172,9 +172,8 @@ impl Ring {
 
     /// Takes in so many good calls that ended before `only_sums_until`.
     pub(crate) fn record_good(&mut self, calls: u64) {
-        match self {
-            Self::Count(_) => {}
-            Self::Time(ring) => ring.record_good(calls),
+        if let Self::Time(ring) = self {
+            ring.record_good(calls);
         }
     }
 

@@ -12,10 +12,10 @@ use std::{
 };
 
 use tower_breaker::{
-    Backoff, Cause, Circuit, Observer, Outcome, Probes, Snapshot, State, Transition,
+    Backoff, Cause, Circuit, Observer, Outcome, Probes, Snapshot, State, Transition, Window,
 };
 
-use crate::support::{Bench, Log, in_no_time, rules};
+use crate::support::{Bench, Log, SECOND, in_no_time, rules};
 
 thread_local! {
     /// What a server keeps about the request it is answering.
@@ -248,5 +248,41 @@ fn s107_a_slow_observer_delays_no_permit() {
             (State::HalfOpen, State::Closed),
         ];
         assert_eq!(log.path(), told);
+    });
+}
+
+/// Closes its circuit as soon as that has opened, and goes on with its calls.
+#[derive(Clone, Default)]
+struct Eager(Arc<OnceLock<Circuit>>);
+
+impl Observer for Eager {
+    fn on_transition(&self, transition: &Transition) {
+        if transition.to == State::Open {
+            let circuit = self.0.get().expect("it is set before anything happens");
+            circuit.reset();
+            for _ in 0..3 {
+                circuit.try_acquire().expect("it is closed").record(Outcome::Success);
+            }
+        }
+    }
+}
+
+/// While one thing is told the next one waits, and with it whatever passes
+/// through the machine.
+#[test]
+fn s107_calls_beside_what_is_not_told_yet_are_counted_and_tell_nothing_twice() {
+    in_no_time(|| {
+        for window in [Window::count(20), Window::time(10 * SECOND)] {
+            let (eager, log) = (Eager::default(), Log::default());
+            let watched = rules().window(window).consecutive_failures(1);
+            let bench = Bench::new(watched.observer(eager.clone()).observer(log.clone()));
+            eager.0.set(bench.circuit.clone()).unwrap();
+            let round = [(State::Closed, State::Open), (State::Open, State::Closed)];
+            for rounds in 1..=3 {
+                bench.run("F").is(State::Closed).holds(3, 0);
+                assert_eq!(log.path(), round.repeat(rounds));
+                assert_eq!(bench.totals().success, 3 * rounds as u64);
+            }
+        }
     });
 }

@@ -74,3 +74,13 @@ fn s93_forced_open_the_inner_service_is_never_called() {
         assert_eq!(runs.get(), 1);
     }
 }
+
+#[test]
+fn s93_forced_open_without_an_end_nobody_is_told_when_to_come_back() {
+    let bench = Bench::new(rules());
+    bench.circuit.set_override(Override::force_open().expires_in(SECOND));
+    assert_eq!(bench.refusal().to_string(), "circuit bench is open, retry after 1.0s");
+    bench.circuit.set_override(Override::force_open().until_cleared());
+    let refusal = bench.refusal();
+    assert_eq!((refusal.retry_after(), &*refusal.to_string()), (None, "circuit bench is open"));
+}
