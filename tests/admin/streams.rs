@@ -16,7 +16,7 @@ use http::StatusCode;
 use http_body::Body;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::time::{advance, timeout};
+use tokio::time::{advance, sleep, timeout};
 use tower::ServiceExt;
 use tower_breaker::{AdminBody, AdminService, Circuit, Clock, Config, Outcome, Override, Registry};
 
@@ -64,7 +64,12 @@ impl Reader {
         let mut text = String::new();
         while self.read.is_empty() {
             // Much longer than a tick: one that never comes fails the test.
-            let frame = timeout(60 * SECOND, self.body.frame()).await.expect("nothing comes");
+            // Not a timeout, which would ask once more before it gives up, woken or not.
+            let frame = tokio::select! {
+                biased;
+                () = sleep(60 * SECOND) => panic!("nothing comes"),
+                frame = self.body.frame() => frame,
+            };
             let bytes = frame?.unwrap().into_data().unwrap();
             text += std::str::from_utf8(&bytes).unwrap();
             if text.ends_with("\n\n") {
