@@ -148,3 +148,42 @@ impl GateWord {
         self.look_at.store(time.as_nanos(), Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_answers_for_its_kind_alone() {
+        let until = Time::ZERO;
+        for watched in [false, true] {
+            for gate in [
+                Gate::Ask,
+                Gate::Closed,
+                Gate::Clean,
+                Gate::Open { until },
+                Gate::Full { until },
+                Gate::Overdue,
+                Gate::Tally { until },
+            ] {
+                let word = Word::new(7, gate, watched);
+                let is_closed = matches!(gate, Gate::Closed | Gate::Clean | Gate::Tally { .. });
+                let refuses_in = match gate {
+                    Gate::Open { .. } => Some(State::Open),
+                    Gate::Full { .. } => Some(State::HalfOpen),
+                    _ => None,
+                };
+                assert_eq!(word.generation(), 7);
+                assert_eq!(word.is_closed(), is_closed && !watched, "{gate:?}");
+                assert_eq!(word.is_closed_to_the_watched(), is_closed && watched, "{gate:?}");
+                assert_eq!(word.looks_closed(), is_closed || gate == Gate::Overdue, "{gate:?}");
+                assert_eq!(word.refuses_in(), refuses_in, "{gate:?}");
+                assert_eq!(word.is_open(), refuses_in == Some(State::Open), "{gate:?}");
+                assert_eq!(word.is_clean_in(7), gate == Gate::Clean, "{gate:?}");
+                assert_eq!(word.tallies_in(7), matches!(gate, Gate::Tally { .. }), "{gate:?}");
+                assert_eq!(word.tallies(), word.tallies_in(7), "{gate:?}");
+                assert!(!word.is_clean_in(6) && !word.tallies_in(6), "{gate:?}");
+            }
+        }
+    }
+}
