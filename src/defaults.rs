@@ -61,7 +61,7 @@ impl Series {
         #[cfg(feature = "metrics")]
         if let Some(metrics) = &self.metrics {
             match metrics.counter(end) {
-                Some(counter) if !slow && !reading.is_timed() => {
+                Some(counter) if !slow && !reading.is_known() => {
                     report(|| counter.increment(1));
                 }
                 _ => Self::call_apart(metrics, circuit, end, slow, reading),
@@ -73,7 +73,13 @@ impl Series {
     #[cfg(feature = "metrics")]
     #[inline(never)]
     fn call_apart(metrics: &Metrics, circuit: &str, end: CallEnd, slow: bool, reading: Reading) {
-        report(|| metrics.call(circuit, end, slow, reading.latency()));
+        report(|| match (metrics.counter(end), metrics.duration(), reading.latency()) {
+            (Some(counter), Some(duration), Some(latency)) if !slow => {
+                counter.increment(1);
+                duration.record(latency);
+            }
+            (.., latency) => metrics.call(circuit, end, slow, latency),
+        });
     }
 
     /// A call was not admitted.
@@ -110,10 +116,18 @@ impl From<Arc<Metrics>> for Series {
 }
 
 #[cfg(feature = "metrics")]
+#[cold]
+fn forget_panic(panic: Box<dyn std::any::Any + Send>) {
+    drop(panic);
+}
+
+#[cfg(feature = "metrics")]
 #[inline(always)]
 fn report(report: impl FnOnce()) {
     // The hook has reported a recorder that panics; there is nobody else to tell.
-    let _ = catch_unwind(AssertUnwindSafe(report));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(report)) {
+        forget_panic(panic);
+    }
 }
 
 /// Those observers of one circuit that hear of no calls.

@@ -50,6 +50,7 @@ impl<Response> Ending<Response> for AtHead {
     #[inline(always)]
     fn judged(self, _: &Response, outcome: Outcome, reading: Reading, permit: &mut Permit) {
         permit.settle(Some(outcome), reading);
+        permit.give_back();
     }
 
     #[inline(always)]

@@ -38,6 +38,41 @@ pin_project! {
     }
 }
 
+/// Hands on a response that was judged.
+///
+/// By value and as a match of what it is and all else: so it is copied once,
+/// and the first word by itself, as callers read it, for they look at it first.
+#[inline(always)]
+fn hand_on<P, Response, E, A, T>(
+    polled: Poll<Result<Response, E>>,
+    rest: T::Rest,
+    ending: T,
+) -> Poll<Result<T::Response, P::Error>>
+where
+    P: OnFailure<Response, E, A>,
+    T: Ending<Response>,
+{
+    match polled {
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(ending.wrap(response, rest))),
+        other => not_judged::<P, _, _, _, A>(other),
+    }
+}
+
+/// What no judged call comes to.
+#[cold]
+#[inline(never)]
+fn not_judged<P, Response, Wrapped, E, A>(
+    polled: Poll<Result<Response, E>>,
+) -> Poll<Result<Wrapped, P::Error>>
+where
+    P: OnFailure<Response, E, A>,
+{
+    match polled {
+        Poll::Ready(Err(error)) => Poll::Ready(Err(P::release(P::hold(error)))),
+        Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+    }
+}
+
 /// The permit and who judges. Dropped with the permit not settled, the call is
 /// cancelled, also if that happens while a panic elsewhere unwinds.
 struct Watch<C> {
@@ -73,38 +108,57 @@ where
 {
     type Output = Result<T::Response, P::Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
         let ending = *this.ending;
-        let (call, watch, on_failure) = match this.state.as_mut().project() {
+        let (call, watch) = match this.state.project() {
             StateProj::Answering { answer } => {
                 return answer.poll(cx).map_ok(|response| ending.unjudged(response));
             }
-            StateProj::Calling { call, watch, on_failure } => (call, watch, on_failure),
+            StateProj::Calling { call, watch, .. } => (call, watch),
         };
         let unwinding = FailIfUnwound(&mut watch.permit);
         let polled = call.poll(cx);
         mem::forget(unwinding);
 
         // Judged where it lies: a response is large, and moved as seldom as can be.
-        match &polled {
+        let rest = match &polled {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(response)) => {
-                let (outcome, reading) = watch.judge(response);
-                if !P::ANSWERS || outcome != Outcome::Failure {
-                    let unwinding = FailIfUnwound(&mut watch.permit);
-                    let rest = ending.judged(response, outcome, reading, unwinding.0);
-                    mem::forget(unwinding);
-                    // Without a panic for what it is not, which would have it copied twice.
-                    return polled.map(|answered| match answered {
-                        Ok(response) => Ok(ending.wrap(response, rest)),
-                        Err(error) => Err(P::release(P::hold(error))),
-                    });
-                }
-                watch.permit.settle(Some(outcome), reading);
+            // Twice the same, so that without a clock there is nothing to do with time.
+            Poll::Ready(Ok(response)) if watch.permit.is_timed() => {
+                watch.judge(response, watch.permit.read_clock(), ending, P::ANSWERS)
             }
-            Poll::Ready(Err(_)) => {}
+            Poll::Ready(Ok(response)) => watch.judge(response, Reading::NONE, ending, P::ANSWERS),
+            Poll::Ready(Err(_)) => None,
+        };
+        if let Some(rest) = rest {
+            hand_on::<P, _, _, A, _>(polled, rest, ending)
+        } else {
+            self.poll_failed(polled, cx)
         }
+    }
+}
+
+impl<F, A, C, P, T> ResponseFuture<F, A, C, P, T> {
+    /// Has an error judged, and a fallback asked for a call that failed. Apart:
+    /// what is moved here is not to be moved where all goes well.
+    #[inline(never)]
+    fn poll_failed<Response, E>(
+        self: Pin<&mut Self>,
+        polled: Poll<Result<Response, E>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T::Response, P::Error>>
+    where
+        A: Future<Output = Result<Response, P::Error>>,
+        C: Classify<Response>,
+        P: OnFailure<Response, E, A>,
+        T: Ending<Response>,
+    {
+        let mut this = self.project();
+        let ending = *this.ending;
+        let StateProj::Calling { watch, on_failure, .. } = this.state.as_mut().project() else {
+            unreachable!("it has just been polled")
+        };
         let failed = match ready!(polled) {
             Ok(response) => Ok(response),
             Err(error) => {
@@ -144,22 +198,35 @@ impl<F, A, C, P, T> fmt::Debug for ResponseFuture<F, A, C, P, T> {
 }
 
 impl<C> Watch<C> {
-    /// Has a response judged. It may not be the end of the call yet.
+    /// Has a response judged, and ends the call if that is its end. Nothing, if
+    /// it failed and somebody `answers` for that.
     #[inline(always)]
-    fn judge<Response>(&mut self, response: &Response) -> (Outcome, Reading)
+    fn judge<Response, T>(
+        &mut self,
+        response: &Response,
+        reading: Reading,
+        ending: T,
+        answers: bool,
+    ) -> Option<T::Rest>
     where
         C: Classify<Response>,
+        T: Ending<Response>,
     {
         let Self { permit, classifier } = self;
-        let reading = permit.read();
         let latency = permit.latency_to_judge(reading);
         let unwinding = FailIfUnwound(permit);
         let outcome = classifier.classify(Ok(response), latency);
         if outcome != Outcome::Success {
             Self::take_hint(classifier, response, unwinding.0);
         }
+        let rest = if answers && outcome == Outcome::Failure {
+            unwinding.0.settle(Some(outcome), reading);
+            None
+        } else {
+            Some(ending.judged(response, outcome, reading, unwinding.0))
+        };
         mem::forget(unwinding);
-        (outcome, reading)
+        rest
     }
 
     /// Hears whether the dependency asks to be left alone.

@@ -175,6 +175,12 @@ impl Metrics {
         }
     }
 
+    /// Where latencies go, once there has been one.
+    #[inline]
+    pub(crate) fn duration(&self) -> Option<&Histogram> {
+        self.duration.get()
+    }
+
     /// A call was not admitted, and nobody was told of anything before.
     #[cold]
     pub(crate) fn first_rejection(&self, open: &CircuitOpen) {

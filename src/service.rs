@@ -153,6 +153,66 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
         ResponseFuture::calling(call, permit, classifier, on_failure, self.ending)
     }
 
+    /// Whether a task of this service may be registered with the circuit.
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        #[cfg(feature = "tokio")]
+        return self.waiter.is_waiting();
+        #[cfg(not(feature = "tokio"))]
+        return false;
+    }
+
+    /// Polls a circuit that is not closed, or has not been, and then the service.
+    #[inline(never)]
+    fn poll_circuit<Request>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), O::Error>>
+    where
+        S: Service<Request>,
+        O: OnOpen<Request, S::Response, S::Error>,
+    {
+        match self.when_open {
+            #[cfg(feature = "tokio")]
+            WhenOpen::Wait => std::task::ready!(self.waiter.poll(&self.circuit, cx)),
+            WhenOpen::Error if !O::ANSWERS => {
+                if let Err(open) = self.circuit.ready() {
+                    return Poll::Ready(Err(O::release(open)));
+                }
+            }
+            WhenOpen::Error | WhenOpen::Defer => {
+                if let Err(rejection) = self.circuit.look_ahead() {
+                    self.deferred = Some(rejection);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        let ready = self.inner.poll_ready(cx);
+        self.leave_or_register::<Request>(ready, cx)
+    }
+
+    /// Passes on what the inner service says. A caller that it keeps waiting is
+    /// registered with the circuit: an opening has to get it out of there.
+    #[inline(never)]
+    fn leave_or_register<Request>(
+        &mut self,
+        ready: Poll<Result<(), S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), O::Error>>
+    where
+        S: Service<Request>,
+        O: OnOpen<Request, S::Response, S::Error>,
+    {
+        let _ = &cx;
+        #[cfg(feature = "tokio")]
+        if ready.is_ready() {
+            self.waiter.leave();
+        } else {
+            self.waiter.register(&self.circuit, cx);
+            if self.circuit.look_for_hangs().is_err() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        ready.map_err(|error| O::release(O::hold(error)))
+    }
+
     /// Calls, if the circuit grants it after all.
     #[inline(never)]
     fn ask<Request>(
@@ -206,38 +266,19 @@ where
     type Error = O::Error;
     type Future = ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.deferred = None;
-        match self.when_open {
-            #[cfg(feature = "tokio")]
-            WhenOpen::Wait => std::task::ready!(self.waiter.poll(&self.circuit, cx)),
-            WhenOpen::Error if !O::ANSWERS => {
-                if let Err(open) = self.circuit.ready() {
-                    return Poll::Ready(Err(O::release(open)));
-                }
-            }
-            WhenOpen::Error | WhenOpen::Defer => {
-                if let Err(rejection) = self.circuit.look_ahead() {
-                    self.deferred = Some(rejection);
-                    return Poll::Ready(Ok(()));
-                }
-            }
+        if !self.circuit.looks_closed() || self.is_waiting() {
+            return self.poll_circuit::<Request>(cx);
         }
-        let ready = self.inner.poll_ready(cx).map_err(|error| O::release(O::hold(error)));
-        #[cfg(feature = "tokio")]
-        if ready.is_ready() {
-            self.waiter.leave();
-        } else {
-            // The inner service may be what is stuck: an opening has to get the
-            // caller out of there.
-            self.waiter.register(&self.circuit, cx);
-            if self.circuit.look_for_hangs().is_err() {
-                cx.waker().wake_by_ref();
-            }
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            ready => self.leave_or_register::<Request>(ready, cx),
         }
-        ready
     }
 
+    #[inline(never)]
     fn call(&mut self, request: Request) -> Self::Future {
         let measured = self.classifier.judges_latency();
         if self.deferred.is_none() {

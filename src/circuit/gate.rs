@@ -23,13 +23,16 @@ pub(super) struct Word(u64);
 impl Word {
     const KIND_BITS: u32 = 4;
     const KIND: u64 = (1 << Self::KIND_BITS) - 1;
-    const ASK: u64 = 0;
-    const CLOSED: u64 = 1;
-    const CLEAN: u64 = 2;
-    const OPEN: u64 = 3;
-    const OVERDUE: u64 = 4;
-    const TALLY: u64 = 5;
-    const FULL: u64 = 6;
+    // So numbered that one bit each answers what every call asks.
+    const CLOSED: u64 = 0;
+    const CLEAN: u64 = 1;
+    const TALLY: u64 = 2;
+    const ASK: u64 = Self::SHUT;
+    const OPEN: u64 = Self::SHUT | 1;
+    const FULL: u64 = Self::SHUT | 2;
+    const OVERDUE: u64 = Self::WATCHED | 3;
+    /// In every kind that does not let everybody go on as far as the call.
+    const SHUT: u64 = 4;
     /// Beside a closed kind: those it lets in are watched.
     const WATCHED: u64 = 8;
 
@@ -55,22 +58,22 @@ impl Word {
     /// Whether it lets everybody in, and nobody is watched.
     #[inline]
     pub(super) const fn is_closed(self) -> bool {
-        matches!(self.0 & Self::KIND, Self::CLOSED | Self::CLEAN | Self::TALLY)
+        self.0 & (Self::SHUT | Self::WATCHED) == 0
     }
 
     /// Whether it lets everybody in who is watched, as long as nobody can be
     /// overdue.
     #[inline]
     pub(super) const fn is_closed_to_the_watched(self) -> bool {
-        self.unwatched().is_closed() && self.0 & Self::WATCHED != 0
+        let kind = self.0 & Self::KIND;
+        kind & (Self::SHUT | Self::WATCHED) == Self::WATCHED && kind != Self::OVERDUE
     }
 
     /// Whether it lets everybody go on as far as the call, where the machine is
     /// asked.
     #[inline]
     pub(super) const fn looks_closed(self) -> bool {
-        let kind = self.unwatched().0 & Self::KIND;
-        matches!(kind, Self::CLOSED | Self::CLEAN | Self::TALLY | Self::OVERDUE)
+        self.0 & Self::SHUT == 0
     }
 
     pub(super) const fn is_open(self) -> bool {
@@ -143,5 +146,44 @@ impl GateWord {
 
     pub(super) fn store_look_at(&self, time: Time) {
         self.look_at.store(time.as_nanos(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_answers_for_its_kind_alone() {
+        let until = Time::ZERO;
+        for watched in [false, true] {
+            for gate in [
+                Gate::Ask,
+                Gate::Closed,
+                Gate::Clean,
+                Gate::Open { until },
+                Gate::Full { until },
+                Gate::Overdue,
+                Gate::Tally { until },
+            ] {
+                let word = Word::new(7, gate, watched);
+                let is_closed = matches!(gate, Gate::Closed | Gate::Clean | Gate::Tally { .. });
+                let refuses_in = match gate {
+                    Gate::Open { .. } => Some(State::Open),
+                    Gate::Full { .. } => Some(State::HalfOpen),
+                    _ => None,
+                };
+                assert_eq!(word.generation(), 7);
+                assert_eq!(word.is_closed(), is_closed && !watched, "{gate:?}");
+                assert_eq!(word.is_closed_to_the_watched(), is_closed && watched, "{gate:?}");
+                assert_eq!(word.looks_closed(), is_closed || gate == Gate::Overdue, "{gate:?}");
+                assert_eq!(word.refuses_in(), refuses_in, "{gate:?}");
+                assert_eq!(word.is_open(), refuses_in == Some(State::Open), "{gate:?}");
+                assert_eq!(word.is_clean_in(7), gate == Gate::Clean, "{gate:?}");
+                assert_eq!(word.tallies_in(7), matches!(gate, Gate::Tally { .. }), "{gate:?}");
+                assert_eq!(word.tallies(), word.tallies_in(7), "{gate:?}");
+                assert!(!word.is_clean_in(6) && !word.tallies_in(6), "{gate:?}");
+            }
+        }
     }
 }

@@ -183,7 +183,7 @@ impl Permit {
     fn end_the_joined(&mut self, outcome: Option<Outcome>, reading: Reading) {
         if let Some(mut joined) = self.joined.take() {
             // Its clock may be another.
-            let reading = if joined.is_measured() { reading.of_the_head() } else { Reading::NONE };
+            let reading = if joined.is_timed() { reading.of_the_head() } else { Reading::NONE };
             joined.settle(outcome, reading);
         }
     }

@@ -446,6 +446,12 @@ impl Circuit {
         self.0.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
     }
 
+    /// Whether everybody goes on as far as the call.
+    #[inline]
+    pub(crate) fn looks_closed(&self) -> bool {
+        self.0.gate.0.load().looks_closed()
+    }
+
     /// Whether a permit would be granted now, without taking one. The refusal
     /// is counted and told of.
     #[inline]

@@ -94,17 +94,17 @@ impl Waiter {
         self.keep(circuit, key);
     }
 
-    /// Gives the place up.
+    /// Whether it has a place.
     #[inline]
-    pub(crate) fn leave(&mut self) {
-        if self.place.is_some() {
-            self.reset();
-        }
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.place.is_some()
     }
 
-    #[cold]
-    fn reset(&mut self) {
-        *self = Self::default();
+    /// Gives the place up.
+    pub(crate) fn leave(&mut self) {
+        if self.is_waiting() {
+            *self = Self::default();
+        }
     }
 
     fn keep(&mut self, circuit: &Circuit, key: u64) {
