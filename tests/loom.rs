@@ -5,6 +5,7 @@
 #![cfg(tower_breaker_loom)]
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -733,19 +734,41 @@ fn a_tallied_success_belongs_to_its_own_generation() {
 }
 
 #[test]
+fn a_late_tallied_success_is_none_of_the_generation_that_tallies_now() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(tallied(&clock).build().unwrap());
+        let succeed = || circuit.try_acquire().unwrap().record(Outcome::Success);
+        succeed();
+        let late = circuit.try_acquire().unwrap();
+        let a = thread::spawn(move || late.record(Outcome::Success));
+        circuit.trip();
+        circuit.reset();
+        succeed();
+        a.join().unwrap();
+        let seen = circuit.snapshot();
+        assert_eq!(seen.window.calls, 1);
+        assert_eq!(seen.totals.success + seen.totals.stale, 3);
+    });
+}
+
+#[test]
 fn tallies_that_are_read_while_they_grow_lose_nothing() {
     check(|| {
         let clock = ManualClock::new();
         let circuit = Circuit::new(tallied(&clock).build().unwrap());
         circuit.try_acquire().unwrap().record(Outcome::Success);
-        let [good, other] = [0, 1].map(|_| circuit.try_acquire().unwrap());
-        let a = thread::spawn(move || good.record(Outcome::Success));
+        let [good, better, other] = [(); 3].map(|()| circuit.try_acquire().unwrap());
+        let a = thread::spawn(move || {
+            good.record(Outcome::Success);
+            better.record(Outcome::Success);
+        });
         let before = circuit.snapshot();
         other.record(Outcome::Success);
         assert_eq!(before.window.calls, before.totals.success);
         a.join().unwrap();
         let after = circuit.snapshot();
-        assert_eq!((after.window.calls, after.totals.success), (3, 3));
+        assert_eq!((after.window.calls, after.totals.success), (4, 4));
     });
 }
 
@@ -831,6 +854,26 @@ fn refusals_at_once_by_one_lane_are_all_counted() {
         assert!(circuit.try_acquire().is_err());
         assert!(a.join().unwrap());
         assert_eq!(circuit.snapshot().totals.rejected, 2);
+    });
+}
+
+#[test]
+fn fallbacks_that_end_at_once_are_all_counted() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        circuit.trip();
+        let fall_back = |circuit: Circuit| {
+            let layer = CircuitBreakerLayer::with_classifier(circuit, ResultClassifier::new());
+            let mut service = layer.fallback(|_: CircuitOpen| ()).layer(Stuck);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(service.poll_ready(&mut cx).is_ready());
+            assert!(pin!(service.call(())).poll(&mut cx).is_ready());
+        };
+        let a = start(&circuit, fall_back);
+        fall_back(circuit.clone());
+        a.join().unwrap();
+        assert_eq!(circuit.snapshot().totals.fallback_answered, 2);
     });
 }
 
