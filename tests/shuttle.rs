@@ -6,17 +6,15 @@
 //! `RUSTFLAGS="--cfg tower_breaker_shuttle" cargo test --release --all-features --test shuttle`.
 #![cfg(tower_breaker_shuttle)]
 
-use std::{
-    future::poll_fn,
-    mem,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{future::poll_fn, mem, sync::Arc, time::Duration};
 
 use shuttle::{
     future::block_on,
     rand::{Rng, thread_rng},
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread,
 };
 use tower::{BoxError, Layer, Service, service_fn};
@@ -26,12 +24,13 @@ use tower_breaker::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(2);
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);
     let (random, by_depth) = (Arc::clone(&model), model);
-    shuttle::check_random(move || random(), 3_000);
-    shuttle::check_pct(move || by_depth(), 3_000, 3);
+    shuttle::check_random(move || random(), 10_000);
+    shuttle::check_pct(move || by_depth(), 10_000, 3);
 }
 
 fn config(clock: &ManualClock) -> ConfigBuilder {
@@ -40,7 +39,7 @@ fn config(clock: &ManualClock) -> ConfigBuilder {
         .minimum_calls(2)
         .sustained_for(Duration::ZERO)
         .open_for(Backoff::fixed(SECOND))
-        .probes(Probes::new(2))
+        .probes(Probes::new(2).lease(LEASE))
         .clock(clock)
 }
 
@@ -114,6 +113,8 @@ fn a_life(config: impl Fn(ConfigBuilder) -> ConfigBuilder + Send + Sync + 'stati
         });
         let tallies = threads.map(|thread| thread.join().unwrap());
 
+        // What time alone has done is told at the next touch.
+        circuit.clear_override();
         let seen = circuit.snapshot();
         let totals = &seen.totals;
         let ended = totals.success + totals.failure + totals.ignored + totals.cancelled;
@@ -141,12 +142,15 @@ fn a_life(config: impl Fn(ConfigBuilder) -> ConfigBuilder + Send + Sync + 'stati
 /// From wherever it is, a dependency that is well leads to a closed circuit that
 /// lets everybody in.
 fn assert_closes(circuit: &Circuit, clock: &ManualClock) {
-    circuit.clear_override();
     for _ in 0..4 {
-        while let (Ok(call), false) = (circuit.try_acquire(), circuit.state() == State::Closed) {
+        while let Ok(call) = circuit.try_acquire() {
             call.record(Outcome::Success);
+            if circuit.state() == State::Closed {
+                break;
+            }
         }
-        clock.advance(2 * SECOND);
+        // A probe that ended while it was forced closed has its lease yet.
+        clock.advance(LEASE);
     }
     assert_eq!(circuit.state(), State::Closed);
     drop(circuit.try_acquire().unwrap());
@@ -230,9 +234,8 @@ fn nobody_waits_for_ever() {
             })
         };
         operator.join().unwrap();
-        // The wait, and as it may be forced open once more.
+        // If anybody waits for ever, nothing can go on: shuttle says so.
         clock.advance(SECOND);
         callers.into_iter().for_each(|caller| caller.join().unwrap());
-        assert_eq!(circuit.state(), State::Closed);
     });
 }
