@@ -216,7 +216,7 @@ fn lanes() -> usize {
 #[cfg(any(tower_breaker_loom, tower_breaker_shuttle))]
 fn seat() -> usize {
     let id = format!("{:?}", super::sync::thread::current().id());
-    id.bytes().filter(u8::is_ascii_digit).map(usize::from).last().unwrap_or_default()
+    id.bytes().filter(u8::is_ascii_digit).map(usize::from).next_back().unwrap_or_default()
 }
 
 /// A number for this thread; those that came one after the other differ by one.
