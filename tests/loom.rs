@@ -1,9 +1,11 @@
 //! Model checks of every atomic protocol: all interleavings up to three
 //! preemptions. Run with
-//! `RUSTFLAGS="--cfg tower_breaker_loom" cargo test --release --features test-util --test loom`.
+//! `RUSTFLAGS="--cfg tower_breaker_loom" cargo test --release --all-features --test loom`. What each is there to
+//! find is planted by `.ci/controls`.
 #![cfg(tower_breaker_loom)]
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -732,19 +734,41 @@ fn a_tallied_success_belongs_to_its_own_generation() {
 }
 
 #[test]
+fn a_late_tallied_success_is_none_of_the_generation_that_tallies_now() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(tallied(&clock).build().unwrap());
+        let succeed = || circuit.try_acquire().unwrap().record(Outcome::Success);
+        succeed();
+        let late = circuit.try_acquire().unwrap();
+        let a = thread::spawn(move || late.record(Outcome::Success));
+        circuit.trip();
+        circuit.reset();
+        succeed();
+        a.join().unwrap();
+        let seen = circuit.snapshot();
+        assert_eq!(seen.window.calls, 1);
+        assert_eq!(seen.totals.success + seen.totals.stale, 3);
+    });
+}
+
+#[test]
 fn tallies_that_are_read_while_they_grow_lose_nothing() {
     check(|| {
         let clock = ManualClock::new();
         let circuit = Circuit::new(tallied(&clock).build().unwrap());
         circuit.try_acquire().unwrap().record(Outcome::Success);
-        let [good, other] = [0, 1].map(|_| circuit.try_acquire().unwrap());
-        let a = thread::spawn(move || good.record(Outcome::Success));
+        let [good, better, other] = [(); 3].map(|()| circuit.try_acquire().unwrap());
+        let a = thread::spawn(move || {
+            good.record(Outcome::Success);
+            better.record(Outcome::Success);
+        });
         let before = circuit.snapshot();
         other.record(Outcome::Success);
         assert_eq!(before.window.calls, before.totals.success);
         a.join().unwrap();
         let after = circuit.snapshot();
-        assert_eq!((after.window.calls, after.totals.success), (3, 3));
+        assert_eq!((after.window.calls, after.totals.success), (4, 4));
     });
 }
 
@@ -785,4 +809,252 @@ fn a_success_that_was_good_before_a_slow_rule_came_leaves_no_tally_behind() {
         let seen = circuit.snapshot();
         assert_eq!((seen.window.calls, seen.totals.success), (4, 4));
     });
+}
+
+#[test]
+fn of_two_who_saw_the_same_revision_one_steers() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        let seen = circuit.snapshot().revision;
+        let steer = move |circuit: Circuit| {
+            circuit.if_revision(seen).set_override(Override::force_open()).is_ok()
+        };
+        let a = start(&circuit, steer);
+        let steered = [steer(circuit.clone()), a.join().unwrap()];
+        assert_eq!(steered.iter().filter(|steered| **steered).count(), 1);
+    });
+}
+
+#[test]
+fn good_calls_that_end_at_once_at_a_clean_gate_are_all_counted() {
+    check(|| {
+        let clock = ManualClock::new();
+        let config = Config::builder("loom").window(Window::count(1)).minimum_calls(1);
+        let circuit = Circuit::new(config.clock(&clock).build().unwrap());
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        // By the lane of the thread that took them.
+        let [ours, theirs] = [(); 2].map(|()| circuit.try_acquire().unwrap());
+        let a = thread::spawn(move || theirs.record(Outcome::Success));
+        ours.record(Outcome::Success);
+        a.join().unwrap();
+        assert_eq!(circuit.snapshot().totals.success, 3);
+    });
+}
+
+#[test]
+fn refusals_at_once_by_one_lane_are_all_counted() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        circuit.trip();
+        // The next thread shares a lane with this one.
+        thread::spawn(|| {}).join().unwrap();
+        let a = start(&circuit, |circuit| circuit.try_acquire().is_err());
+        assert!(circuit.try_acquire().is_err());
+        assert!(a.join().unwrap());
+        assert_eq!(circuit.snapshot().totals.rejected, 2);
+    });
+}
+
+#[test]
+fn fallbacks_that_end_at_once_are_all_counted() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(touchy(&clock).build().unwrap());
+        circuit.trip();
+        let fall_back = |circuit: Circuit| {
+            let layer = CircuitBreakerLayer::with_classifier(circuit, ResultClassifier::new());
+            let mut service = layer.fallback(|_: CircuitOpen| ()).layer(Stuck);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(service.poll_ready(&mut cx).is_ready());
+            assert!(pin!(service.call(())).poll(&mut cx).is_ready());
+        };
+        let a = start(&circuit, fall_back);
+        fall_back(circuit.clone());
+        a.join().unwrap();
+        assert_eq!(circuit.snapshot().totals.fallback_answered, 2);
+    });
+}
+
+#[cfg(feature = "shadow")]
+#[test]
+fn calls_and_refusals_at_once_are_all_counted_by_a_shadow() {
+    check(|| {
+        let clock = ManualClock::new();
+        let candidate = Config::builder("candidate").clock(&clock).build().unwrap();
+        let circuit = Circuit::new(touchy(&clock).shadow(candidate).build().unwrap());
+        let call = |circuit: Circuit| {
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+        };
+        let a = start(&circuit, call);
+        call(circuit.clone());
+        a.join().unwrap();
+        assert_eq!(circuit.shadows()[0].snapshot().passed.success, 2);
+
+        circuit.trip();
+        let refuse = |circuit: Circuit| assert!(circuit.try_acquire().is_err());
+        let a = start(&circuit, refuse);
+        refuse(circuit.clone());
+        a.join().unwrap();
+        assert_eq!(circuit.shadows()[0].snapshot().unknown.passed, 2);
+    });
+}
+
+#[cfg(feature = "keyed")]
+mod keyed {
+    use tower_breaker::{KeyedCircuits, KeyedCircuitsBuilder, Quorum};
+
+    use super::*;
+
+    fn group(clock: &ManualClock) -> KeyedCircuitsBuilder {
+        KeyedCircuits::builder(touchy(clock).build().unwrap()).capacity(2)
+    }
+
+    /// Has a thread do something with the same group.
+    fn with<T: 'static>(
+        circuits: &KeyedCircuits,
+        run: impl FnOnce(KeyedCircuits) -> T + 'static,
+    ) -> Running<T> {
+        let circuits = circuits.clone();
+        thread::spawn(move || run(circuits))
+    }
+
+    /// What is counted, and what there is.
+    fn assert_counted(circuits: &KeyedCircuits) {
+        let there = circuits.circuits();
+        let count = |state| there.iter().filter(|circuit| circuit.state() == state).count() as u64;
+        let seen = circuits.snapshot();
+        let counted = [seen.closed, seen.open, seen.half_open];
+        assert_eq!(counted, [State::Closed, State::Open, State::HalfOpen].map(count));
+    }
+
+    #[test]
+    fn two_who_bring_a_new_key_at_once_get_one_circuit() {
+        check(|| {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).build().unwrap();
+            let a = with(&circuits, |circuits| circuits.get_or_create("a"));
+            let ours = circuits.get_or_create("a");
+            let theirs = a.join().unwrap();
+            ours.trip();
+            assert_eq!(theirs.state(), State::Open);
+            assert_counted(&circuits);
+        });
+    }
+
+    #[test]
+    fn keys_that_come_at_once_never_outgrow_the_bound() {
+        check(|| {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).capacity(1).build().unwrap();
+            let a = with(&circuits, |circuits| drop(circuits.get_or_create("a")));
+            drop(circuits.get_or_create("b"));
+            a.join().unwrap();
+            let seen = circuits.snapshot();
+            assert_eq!((circuits.len(), circuits.circuits().len()), (1, 1));
+            // The other one had to go, or found no room.
+            assert_eq!(seen.evicted + seen.overflowed, 1);
+        });
+    }
+
+    #[test]
+    fn a_transition_beside_an_eviction_is_counted_once_or_not_at_all() {
+        check(|| {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).capacity(1).build().unwrap();
+            let circuit = circuits.get_or_create("a");
+            let a = thread::spawn(move || circuit.trip());
+            drop(circuits.get_or_create("b"));
+            a.join().unwrap();
+            assert_counted(&circuits);
+        });
+    }
+
+    #[test]
+    fn a_look_at_the_group_beside_a_transition_is_one_at_one_instant() {
+        check(|| {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).build().unwrap();
+            let circuit = circuits.get_or_create("a");
+            let a = thread::spawn(move || circuit.trip());
+            let seen = circuits.snapshot();
+            assert_eq!(seen.closed + seen.open + seen.half_open, 1, "{seen:?}");
+            a.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_keys_that_open_at_once_are_a_quorum_of_two() {
+        check(|| {
+            let clock = ManualClock::new();
+            let parent = Config::builder("parent").clock(&clock).build().unwrap();
+            let circuits = group(&clock).parent(parent, Quorum::count(2)).build().unwrap();
+            let [a, b] = ["a", "b"].map(|key| circuits.get_or_create(key));
+            let a = thread::spawn(move || a.trip());
+            b.trip();
+            a.join().unwrap();
+            assert_eq!(circuits.parent().unwrap().state(), State::Open);
+        });
+    }
+
+    #[test]
+    fn a_call_beside_a_look_of_the_keeper_is_a_use() {
+        check(|| {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).idle_for(2 * SECOND).build().unwrap();
+            drop(circuits.get_or_create("a"));
+            clock.advance(SECOND);
+            let a = with(&circuits, |circuits| drop(circuits.try_acquire("a")));
+            circuits.evict_idle();
+            a.join().unwrap();
+            // It was called a second ago.
+            clock.advance(SECOND);
+            assert_eq!(circuits.evict_idle(), 0);
+            clock.advance(2 * SECOND);
+            assert_eq!(circuits.evict_idle(), 1);
+        });
+    }
+}
+
+#[cfg(feature = "registry")]
+mod registry {
+    use tower_breaker::{EventKind, Registry};
+
+    use super::*;
+
+    #[test]
+    fn a_reader_is_woken_by_the_event_it_raced_with() {
+        check(|| {
+            let clock = ManualClock::new();
+            let registry = Registry::new();
+            let circuit = registry.circuit(touchy(&clock).build().unwrap()).unwrap();
+            let mut events = registry.subscribe();
+            let a = thread::spawn(move || circuit.trip());
+            let woken = Arc::new(Woken(AtomicUsize::new(0)));
+            let waker = Waker::from(Arc::clone(&woken));
+            let first = events.poll_next(&mut Context::from_waker(&waker));
+            a.join().unwrap();
+            if first.is_pending() {
+                assert!(woken.0.load(Relaxed) > 0, "pending, and nobody will come");
+                assert!(events.poll_next(&mut Context::from_waker(&waker)).is_ready());
+            }
+        });
+    }
+
+    #[test]
+    fn a_circuit_that_leaves_beside_a_transition_is_heard_of_no_more() {
+        check(|| {
+            let clock = ManualClock::new();
+            let registry = Registry::new();
+            let circuit = registry.circuit(touchy(&clock).build().unwrap()).unwrap();
+            let mut events = registry.subscribe();
+            let a = thread::spawn(move || circuit.trip());
+            drop(registry.remove("loom"));
+            a.join().unwrap();
+            let kinds = std::iter::from_fn(|| events.try_next().unwrap());
+            let last = kinds.map(|event| event.kind.clone()).last();
+            assert_eq!(last, Some(EventKind::Removed));
+        });
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     pace::Timing,
     permit::{Permit, Started},
     shared::Shared,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU64, IS_MODEL, Ordering},
     tally::Tally,
 };
 use crate::machine::Ticket;
@@ -75,7 +75,7 @@ impl Lanes {
     pub(super) fn of(shared: Arc<Shared>) -> Arc<Self> {
         let lanes =
             Arc::new(Self { shared, lanes: (0..lanes()).map(|_| OnceLock::new()).collect() });
-        if cfg!(tower_breaker_loom) {
+        if IS_MODEL {
             // A model check does not see that a lane is made before it is used.
             (0..lanes.lanes.len()).for_each(|index| drop(Arc::clone(lanes.open(index))));
         }
@@ -202,7 +202,7 @@ impl AllCounters {
 /// How many lanes a circuit has: one for each thread that can run at once, up
 /// to 16. A power of two.
 fn lanes() -> usize {
-    if cfg!(tower_breaker_loom) {
+    if IS_MODEL {
         return 2;
     }
     static LANES: OnceLock<usize> = OnceLock::new();
@@ -213,14 +213,14 @@ fn lanes() -> usize {
 }
 
 /// The same for the threads of a model check, which are no threads.
-#[cfg(tower_breaker_loom)]
+#[cfg(any(tower_breaker_loom, tower_breaker_shuttle))]
 fn seat() -> usize {
-    let id = format!("{:?}", loom::thread::current().id());
-    id.bytes().filter(u8::is_ascii_digit).map(usize::from).last().unwrap_or_default()
+    let id = format!("{:?}", super::sync::thread::current().id());
+    id.bytes().filter(u8::is_ascii_digit).map(usize::from).next_back().unwrap_or_default()
 }
 
 /// A number for this thread; those that came one after the other differ by one.
-#[cfg(not(tower_breaker_loom))]
+#[cfg(not(any(tower_breaker_loom, tower_breaker_shuttle)))]
 #[inline]
 fn seat() -> usize {
     use std::{cell::Cell, sync::atomic::AtomicUsize};

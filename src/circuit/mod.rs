@@ -35,7 +35,7 @@ mod shared;
 mod sleep;
 mod snapshot;
 mod steer;
-mod sync;
+pub(crate) mod sync;
 mod tally;
 #[cfg(feature = "tokio")]
 mod waiter;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,10 @@ use super::{
     tally::{MOST_KEYS, Member, Tally},
 };
 use crate::{
-    circuit::{Admission, Circuit, CircuitOpen, Config, Observer, Permit},
+    circuit::{
+        Admission, Circuit, CircuitOpen, Config, Observer, Permit,
+        sync::{Mutex, MutexGuard},
+    },
     config_error::ConfigError,
     defaults::{Series, Watchers},
     state::State,
@@ -187,11 +190,12 @@ impl KeyedCircuits {
     /// The group at this instant, in numbers. Changes nothing.
     pub fn snapshot(&self) -> KeyedSnapshot {
         let tally = &self.0.tally;
+        let [closed, open, half_open] = tally.counts();
         KeyedSnapshot {
             name: self.name().to_owned(),
-            closed: tally.count(State::Closed),
-            open: tally.count(State::Open),
-            half_open: tally.count(State::HalfOpen),
+            closed,
+            open,
+            half_open,
             capacity: self.0.capacity as u64,
             evicted: tally.evicted(),
             overflowed: tally.overflowed(),

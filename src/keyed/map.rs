@@ -6,10 +6,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Instant,
 };
 
@@ -17,7 +14,12 @@ use hashbrown::HashTable;
 
 use super::tally::Member;
 use crate::{
-    circuit::{Circuit, Standing},
+    circuit::{
+        Circuit, Standing,
+        sync::{
+            AtomicBool, AtomicU64, IS_MODEL, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        },
+    },
     time::{Time, nanos},
 };
 
@@ -100,7 +102,9 @@ pub(super) struct Keeper {
 
 impl Map {
     pub(super) fn new(capacity: usize) -> Self {
-        let shards = (capacity / 64).next_power_of_two().clamp(32, 1_024);
+        // In a model nothing may be a matter of chance, such as where a key falls.
+        let fewest = if IS_MODEL { 1 } else { 32 };
+        let shards = (capacity / 64).next_power_of_two().clamp(fewest, 1_024);
         let shards = (0..shards).map(|_| Shard(RwLock::new(HashTable::new()))).collect();
         Self { hasher: RandomState::new(), shards }
     }

@@ -2,16 +2,16 @@
 
 #[cfg(feature = "metrics")]
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::guard::{Beyond, Census, Guard, QuorumRule};
 #[cfg(feature = "metrics")]
 use crate::metrics::{GroupMetrics, Metrics};
 use crate::{
-    circuit::{Circuit, Observer, Transition},
+    circuit::{
+        Circuit, Observer, Transition,
+        sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    },
     state::State,
 };
 
@@ -62,10 +62,14 @@ impl Tally {
         Self::count_in(self.states.load(Ordering::Acquire), state)
     }
 
-    pub(super) fn census(&self) -> Census {
+    /// How many are closed, open and half-open, at one instant.
+    pub(super) fn counts(&self) -> [u64; 3] {
         let states = self.states.load(Ordering::Acquire);
-        let [closed, open, half_open] = [State::Closed, State::Open, State::HalfOpen]
-            .map(|state| Self::count_in(states, state));
+        [State::Closed, State::Open, State::HalfOpen].map(|state| Self::count_in(states, state))
+    }
+
+    pub(super) fn census(&self) -> Census {
+        let [closed, open, half_open] = self.counts();
         Census { open: open + half_open, keys: closed + open + half_open }
     }
 

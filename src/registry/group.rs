@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 
@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     Circuit, Clock, ConfigError, KeyedCircuits, KeyedCircuitsBuilder, Observer, Override,
-    Reconfigured, State, Transition, keyed::Watching,
+    Reconfigured, State, Transition,
+    circuit::sync::{Mutex, MutexGuard},
+    keyed::Watching,
 };
 
 /// A group, and who watches its circuits.

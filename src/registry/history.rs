@@ -10,12 +10,13 @@ use std::{
     fmt,
     future::poll_fn,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     time::SystemTime,
 };
 
 use super::event::{Event, EventKind};
+use crate::circuit::sync::{Mutex, MutexGuard};
 
 /// The events of a registry: the last so many.
 pub(super) struct Ring(Mutex<State>);

@@ -17,7 +17,7 @@ use std::{
     error::Error,
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 #[cfg(feature = "keyed")]
@@ -32,7 +32,10 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    circuit::{Circuit, Config, Saved},
+    circuit::{
+        Circuit, Config, Saved,
+        sync::{Mutex, MutexGuard},
+    },
     config_error::ConfigError,
     defaults::Watchers,
 };

@@ -2,7 +2,7 @@
 //! the vitals.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,7 +12,10 @@ use super::{
     track::Track,
     vitals::Vitals,
 };
-use crate::{Circuit, Clock, Observer, Override, OverrideKind, Reconfigured, State, Transition};
+use crate::{
+    Circuit, Clock, Observer, Override, OverrideKind, Reconfigured, State, Transition,
+    circuit::sync::{Mutex, MutexGuard},
+};
 
 /// Watches one circuit.
 pub(super) struct Watch {

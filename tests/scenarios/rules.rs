@@ -18,6 +18,7 @@ fn s04_a_success_can_be_the_call_that_reaches_the_minimum() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "much of the same")]
 fn s06_a_rate_trips_at_its_threshold_and_not_below_it() {
     let opens = |successes: usize, failures: usize| {
         let window = Window::count(1_000);
@@ -61,6 +62,7 @@ fn s07_a_minimum_of_calls_holds_back_even_the_lowest_threshold() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "much of the same")]
 fn s08_a_minimum_that_the_window_cannot_hold_is_refused() {
     for (calls, minimum) in [(1, 2), (4, 5), (20, 21), (20, u64::MAX)] {
         let config = rules().window(Window::count(calls)).failure_rate(0.5).minimum_calls(minimum);

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use tower_breaker::{Circuit, Outcome, State};
+use tower_breaker::{Circuit, ManualClock, Outcome, State};
 
 use crate::support::{Bench, rules};
 
@@ -22,7 +22,8 @@ fn s130_threads_that_make_a_circuit_together_get_the_same() {
     let circuit = || -> &Circuit {
         shared.get_or_init(|| {
             made.fetch_add(1, Ordering::Relaxed);
-            Circuit::new(rules().consecutive_failures(THREADS as u32).build().unwrap())
+            let rules = rules().consecutive_failures(THREADS as u32).clock(ManualClock::new());
+            Circuit::new(rules.build().unwrap())
         })
     };
     thread::scope(|scope| {
@@ -38,7 +39,7 @@ fn s130_threads_that_make_a_circuit_together_get_the_same() {
 #[test]
 fn s130_one_circuit_open_leaves_the_other_closed() {
     // Even two of one configuration.
-    let config = rules().consecutive_failures(1).build().unwrap();
+    let config = rules().consecutive_failures(1).clock(ManualClock::new()).build().unwrap();
     let (a, b) = (Circuit::new(config.clone()), Circuit::from(config));
     a.try_acquire().unwrap().record(Outcome::Failure);
     assert!(a.try_acquire().is_err());

@@ -7,6 +7,7 @@ use tower_breaker::{Circuit, Config, ManualClock, Outcome, State, Window};
 use crate::support::{Bench, Log, SECOND, in_no_time, rules};
 
 #[test]
+#[cfg_attr(miri, ignore = "much of the same")]
 fn s01_a_full_window_drops_its_oldest_call() {
     let bench = Bench::new(rules().window(Window::count(4)));
     bench.run("FSSS").holds(4, 1);
@@ -40,6 +41,7 @@ fn s02_a_hundred_successes_clear_a_window_of_a_hundred() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "much of the same")]
 fn s03_below_the_minimum_a_rate_is_absent() {
     let log = Log::default();
     let five = rules().window(Window::count(5)).minimum_calls(5).failure_rate(0.5);
