@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -752,6 +752,50 @@ mod classifying {
     }
 
     #[tokio::test]
+    async fn of_any_response_too() {
+        let clock = ManualClock::new();
+        for (latency, expected) in [(SECOND, SUCCESS), (SECOND + Duration::from_nanos(1), FAILURE)]
+        {
+            let config = Config::builder("latency").clock(&clock).build().unwrap();
+            let classifier = ResultClassifier::new().slow_is_failure(SECOND);
+            let layer = CircuitBreakerLayer::with_classifier(config, classifier);
+            let answer = || {
+                clock.advance(latency);
+                Ok(Response::new(()))
+            };
+            assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_timed_only_if_somebody_wants_to_know() {
+        #[derive(Default, Clone)]
+        struct Latencies(Arc<Mutex<Vec<Option<Duration>>>>);
+
+        impl tower_breaker::Observer for Latencies {
+            fn on_call(&self, call: &tower_breaker::Call<'_>) {
+                self.0.lock().unwrap().push(call.latency);
+            }
+        }
+
+        let (clock, told) = (ManualClock::new(), Latencies::default());
+        let config = || Config::builder("timed").clock(&clock).observer(told.clone());
+        let config = || config().build().unwrap();
+        let answer = || {
+            clock.advance(SECOND);
+            Ok(Response::new(()))
+        };
+        let (plain, http) = (ResultClassifier::new(), HttpClassifier::new());
+        totals_of(CircuitBreakerLayer::with_classifier(config(), plain), answer).await;
+        totals_of(CircuitBreakerLayer::with_classifier(config(), http), answer).await;
+        assert_eq!(*told.0.lock().unwrap(), [None; 2]);
+        let (plain, http) = (plain.slow_is_failure(SECOND), http.slow_is_failure(SECOND));
+        totals_of(CircuitBreakerLayer::with_classifier(config(), plain), answer).await;
+        totals_of(CircuitBreakerLayer::with_classifier(config(), http), answer).await;
+        assert_eq!(told.0.lock().unwrap()[2..], [Some(SECOND); 2]);
+    }
+
+    #[tokio::test]
     async fn a_call_that_is_timed_for_a_sample_is_not_judged_by_that() {
         #[derive(Default, Clone)]
         struct Samples(Arc<AtomicUsize>);
@@ -860,4 +904,32 @@ mod classifying {
         call.await.unwrap().unwrap_err();
         assert_eq!(layer.circuit().state(), State::Open);
     }
+}
+
+#[tokio::test]
+async fn debug_says_what_something_is_and_how_it_stands() {
+    let says = |shown: &dyn std::fmt::Debug, words: &[&str]| {
+        let shown = format!("{shown:?}");
+        for word in words {
+            assert!(shown.contains(word), "{shown} says nothing of {word}");
+        }
+    };
+    let clock = ManualClock::new();
+    let circuit = Circuit::new(touchy(&clock).build().unwrap());
+    says(&circuit, &["Circuit", "touchy", "Closed"]);
+    says(&circuit.try_acquire().unwrap(), &["Permit", "touchy"]);
+    says(&touchy(&clock).build().unwrap(), &["touchy", "ManualClock", "[0 observers]"]);
+
+    let layer = CircuitBreakerLayer::new(&circuit).when_open(WhenOpen::Wait);
+    let service =
+        layer.layer(service_fn(|_: ()| std::future::pending::<Result<Response<()>, BoxError>>()));
+    let mut service = service;
+    says(&service.call(()), &["ResponseFuture", "calling"]);
+    circuit.trip();
+    says(&service.call(()), &["ResponseFuture", "answering"]);
+    let by_view = CircuitBreakerLayer::new(&circuit).classify_http(|_| Outcome::Success);
+    says(&by_view, &["ClassifyHttp<", "touchy", "Open"]);
+    let by_result = by_view.classify_fn(|_: Result<&(), _>, _| Outcome::Success);
+    says(&by_result, &["ClassifyFn<"]);
+    says(&by_result.layer(()), &["CircuitBreaker", "touchy", "ClassifyFn<", "Error", "AtHead"]);
 }

@@ -44,7 +44,7 @@ fn run_without(
         let core = circuit.0.lock();
         let time = (held == Held::LockAndClock).then(|| clock.lock());
         go_on.send(()).unwrap();
-        let has_ended = ended.recv_timeout(60 * SECOND).is_ok();
+        let has_ended = ended.recv_timeout(20 * SECOND).is_ok();
         drop((core, time));
         assert!(has_ended, "a call waited for what was held: {held:?}");
     });
