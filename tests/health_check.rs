@@ -81,7 +81,9 @@ async fn calls_pass_only_once_the_checks_have() {
     circuit.try_acquire().unwrap().record(Outcome::Failure);
     pass(WAIT - Duration::from_millis(1)).await;
     assert_eq!(dependency.asked(), 0, "not before the wait is over");
-    assert!(!circuit.snapshot().awaits_health_check);
+    let seen = circuit.snapshot();
+    assert!(!seen.awaits_health_check);
+    assert_eq!(seen.retry_after, Some(Duration::from_millis(1)), "before that the wait counts");
     for seconds in 0..10 {
         pass(if seconds == 0 { Duration::from_millis(1) } else { SECOND }).await;
         assert_eq!(dependency.asked(), seconds + 1);
