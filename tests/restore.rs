@@ -87,6 +87,19 @@ fn the_wait_that_has_passed_meanwhile_has_passed() {
 }
 
 #[test]
+fn rules_that_end_a_wait_no_sooner_leave_it_as_it_was() {
+    let before = Process::new();
+    before.circuit.trip();
+    let after = before.after(4 * SECOND);
+    for (longest, wait) in [(7, 10), (6, 10), (5, 5)] {
+        let rules = config().open_for(Backoff::fixed(longest * SECOND).jitter(0.0));
+        after.circuit.reconfigure(rules.clock(&after.clock).build().unwrap()).unwrap();
+        let saved = after.circuit.save();
+        assert_eq!((saved.wait, saved.wait_left), (wait * SECOND, longest.min(6) * SECOND));
+    }
+}
+
+#[test]
 fn a_wait_that_is_over_is_over() {
     let before = Process::new();
     before.circuit.trip();
