@@ -4,10 +4,17 @@
 //! thread calls while another one holds what it has to do without; whoever
 //! touches that waits, and is found out.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::{Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use super::{Circuit, Config, ConfigBuilder, ManualClock};
-use crate::{backoff::Backoff, outcome::Outcome, probes::Probes, state::State, window::Window};
+use crate::{
+    backoff::Backoff, outcome::Outcome, probes::Probes, state::State, throttle::Throttle,
+    window::Window,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -114,6 +121,16 @@ fn a_success_that_is_watched_takes_no_lock_while_nobody_hangs() {
     let count = slow(config().window(Window::count(20)));
     run_without(Held::Lock, count, nothing, succeed);
     run_without(Held::Lock, slow(config().window(Window::time(10 * SECOND))), nothing, succeed);
+}
+
+#[test]
+fn a_throttle_that_has_seen_no_failure_admits_without_the_lock() {
+    let config = config().throttle(Throttle::new(2.0));
+    let permits = Mutex::new(Vec::new());
+    run_without(Held::LockAndClock, config, nothing, |circuit| {
+        circuit.look_ahead().unwrap();
+        permits.lock().unwrap().push(circuit.try_acquire().unwrap());
+    });
 }
 
 #[cfg(feature = "tokio")]
