@@ -164,6 +164,23 @@ fn a_value_at_its_limit_passes() {
     }
 }
 
+#[test]
+fn what_has_to_pass_some_day_passes_within_a_century() {
+    let century = Duration::from_secs(3_153_600_000);
+    let cases: [(&str, fn(Duration) -> ConfigBuilder); 4] = [
+        ("sustained_for", |longest| base().sustained_for(longest)),
+        ("warm_up", |longest| base().warm_up(longest)),
+        ("ramp", |longest| base().ramp(longest)),
+        ("slow_calls", |longest| base().no_failure_rate().slow_calls(longest, 0.5)),
+    ];
+    for (field, config) in cases {
+        assert!(config(century).build().is_ok(), "{field}");
+        let error = config(century + NANO).build().expect_err(field);
+        assert_eq!(error.field(), field);
+        assert!(error.to_string().contains("at most 100 years"), "{error}");
+    }
+}
+
 /// Only a row of failures opens.
 fn row() -> ConfigBuilder {
     base().no_failure_rate().consecutive_failures(5)
