@@ -176,6 +176,7 @@ fn what_is_over_at_the_head_is_settled_there() {
         (200, trailers_only, script(&[]), FAILURE),
         (200, PLAIN, known(), SUCCESS),
         (204, PLAIN, known(), SUCCESS),
+        (200, GRPC, known(), FAILURE),
     ];
     for (status, head, body, expected) in cases {
         let (_response, circuit) = answer(status, head, body);
@@ -275,6 +276,12 @@ fn size_end_and_frames_pass_unchanged() {
     assert!(!body.is_end_stream());
     let bytes: &[u8] = &now(body.collect()).unwrap().to_bytes();
     assert_eq!(bytes, b"hello");
+
+    let known = Script { knows_its_end: true, ..Script::default() };
+    let (response, _) = answer(200, PLAIN, known);
+    assert!(response.body().is_end_stream());
+    let shown = format!("{:?}", response.body());
+    assert!(shown.starts_with("ResponseBody { body: Script {"), "{shown}");
 }
 
 #[test]
