@@ -83,6 +83,28 @@ mod readiness {
         assert_eq!(layer.circuit().snapshot().totals.rejected, 1);
     }
 
+    #[test]
+    fn a_wait_without_end_is_a_wait() {
+        let clock = ManualClock::new();
+        let endless = touchy(&clock).open_for(Backoff::fixed(Duration::MAX).jitter(0.0));
+        let circuit = Circuit::new(endless.build().unwrap());
+        let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+        let inner = CountReady { polled: Arc::default(), ready: true };
+        let mut service = layer.layer(inner);
+        let mut refusals = || {
+            let Poll::Ready(Err(error)) = ready_now(&mut service) else { panic!("not refused") };
+            let seen = error.downcast_ref::<CircuitOpen>().unwrap().retry_after();
+            [seen, circuit.try_acquire().unwrap_err().retry_after()]
+        };
+        let centuries = |wait: Option<Duration>| wait.is_some_and(|wait| wait.as_secs() > 1 << 34);
+        circuit.trip();
+        assert!(refusals().into_iter().all(centuries));
+        circuit.set_override(Override::force_open().expires_in(Duration::MAX));
+        assert!(refusals().into_iter().all(centuries));
+        circuit.set_override(Override::force_open().until_cleared());
+        assert_eq!(refusals(), [None; 2]);
+    }
+
     #[tokio::test]
     async fn looking_takes_no_probe_however_many_clones_look() {
         let clock = ManualClock::new();
@@ -836,6 +858,37 @@ mod classifying {
             let _ = service.ready().await.unwrap().call(call < 64).await;
         }
         assert_eq!(layer.circuit().snapshot().totals.success, 128);
+        assert_eq!(samples.0.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn samples_are_taken_of_what_asks_the_machine_too_and_a_probe_stays_one() {
+        #[derive(Default, Clone)]
+        struct Samples(Arc<AtomicUsize>);
+
+        impl tower_breaker::Observer for Samples {
+            fn takes_latency_samples(&self) -> bool {
+                true
+            }
+
+            fn on_latency_sample(&self, _: &str, _: Duration) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+
+        let (clock, samples) = (ManualClock::new(), Samples::default());
+        let circuit = Circuit::new(touchy(&clock).observer(samples.clone()).build().unwrap());
+        for _ in 0..128 {
+            circuit.trip();
+            clock.advance(5 * SECOND);
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+            assert_eq!(circuit.state(), State::Closed);
+        }
+        samples.0.store(0, Relaxed);
+        circuit.set_override(Override::observe_only().until_cleared());
+        for _ in 0..128 {
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+        }
         assert_eq!(samples.0.load(Relaxed), 2);
     }
 

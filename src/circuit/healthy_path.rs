@@ -144,7 +144,10 @@ fn to_look_for_hangs_takes_no_lock_while_nobody_hangs() {
 #[test]
 fn an_open_circuit_refuses_without_its_lock() {
     let open = |circuit: &Circuit, _: &ManualClock| circuit.trip();
-    run_without(Held::Lock, config(), open, |circuit| be_refused_in(circuit, State::Open));
+    run_without(Held::Lock, config(), open, |circuit| {
+        be_refused_in(circuit, State::Open);
+        assert_eq!(circuit.state(), State::Open);
+    });
 }
 
 #[test]
