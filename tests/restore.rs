@@ -87,6 +87,17 @@ fn the_wait_that_has_passed_meanwhile_has_passed() {
 }
 
 #[test]
+fn half_open_it_knows_how_long_it_was_open() {
+    let before = Process::new();
+    before.circuit.trip();
+    before.clock.advance(10 * SECOND);
+    let _probe = before.circuit.try_acquire().unwrap();
+    let saved = before.circuit.save();
+    assert_eq!((saved.state, saved.wait), (State::HalfOpen, 10 * SECOND));
+    assert_eq!(saved.wait_left, Duration::ZERO);
+}
+
+#[test]
 fn rules_that_end_a_wait_no_sooner_leave_it_as_it_was() {
     let before = Process::new();
     before.circuit.trip();

@@ -88,13 +88,16 @@ fn config() -> ConfigBuilder {
     Config::builder("healthy").open_for(Backoff::fixed(5 * SECOND).jitter(0.0))
 }
 
-fn nothing(_: &Circuit, _: &ManualClock) {}
+/// Not the first one, which is called nought.
+fn in_some_generation(circuit: &Circuit, _: &ManualClock) {
+    (0..20).for_each(|_| circuit.reset());
+}
 
 #[test]
 fn a_success_in_a_full_clean_window_takes_no_lock_and_does_not_look_at_the_clock() {
     for calls in [1, 20, 200] {
         let config = config().window(Window::count(calls)).minimum_calls(1);
-        run_without(Held::LockAndClock, config, nothing, |circuit| {
+        run_without(Held::LockAndClock, config, in_some_generation, |circuit| {
             succeed(circuit);
             assert_eq!(circuit.state(), State::Closed);
         });
@@ -104,30 +107,35 @@ fn a_success_in_a_full_clean_window_takes_no_lock_and_does_not_look_at_the_clock
 #[test]
 fn a_success_that_is_measured_takes_no_lock() {
     let config = config().window(Window::count(20)).measure_latency();
-    run_without(Held::Lock, config.clone(), nothing, succeed);
-    run_without(Held::Lock, config, nothing, succeed_measured);
+    run_without(Held::Lock, config.clone(), in_some_generation, succeed);
+    run_without(Held::Lock, config, in_some_generation, succeed_measured);
 }
 
 #[test]
 fn a_success_in_a_clean_window_of_time_takes_no_lock() {
     let config = config().window(Window::time(10 * SECOND));
-    run_without(Held::Lock, config.clone(), nothing, succeed);
-    run_without(Held::Lock, config, nothing, succeed_measured);
+    run_without(Held::Lock, config.clone(), in_some_generation, succeed);
+    run_without(Held::Lock, config, in_some_generation, succeed_measured);
 }
 
 #[test]
 fn a_success_that_is_watched_takes_no_lock_while_nobody_hangs() {
     let slow = |config: ConfigBuilder| config.slow_calls(SECOND, 0.5);
     let count = slow(config().window(Window::count(20)));
-    run_without(Held::Lock, count, nothing, succeed);
-    run_without(Held::Lock, slow(config().window(Window::time(10 * SECOND))), nothing, succeed);
+    run_without(Held::Lock, count, in_some_generation, succeed);
+    run_without(
+        Held::Lock,
+        slow(config().window(Window::time(10 * SECOND))),
+        in_some_generation,
+        succeed,
+    );
 }
 
 #[test]
 fn a_throttle_that_has_seen_no_failure_admits_without_the_lock() {
     let config = config().throttle(Throttle::new(2.0));
     let permits = Mutex::new(Vec::new());
-    run_without(Held::LockAndClock, config, nothing, |circuit| {
+    run_without(Held::LockAndClock, config, in_some_generation, |circuit| {
         circuit.look_ahead().unwrap();
         permits.lock().unwrap().push(circuit.try_acquire().unwrap());
     });
@@ -137,8 +145,8 @@ fn a_throttle_that_has_seen_no_failure_admits_without_the_lock() {
 #[test]
 fn to_look_for_hangs_takes_no_lock_while_nobody_hangs() {
     let look = |circuit: &Circuit| circuit.look_for_hangs().unwrap();
-    run_without(Held::LockAndClock, config(), nothing, look);
-    run_without(Held::Lock, config().slow_calls(SECOND, 0.5), nothing, look);
+    run_without(Held::LockAndClock, config(), in_some_generation, look);
+    run_without(Held::Lock, config().slow_calls(SECOND, 0.5), in_some_generation, look);
 }
 
 #[test]
