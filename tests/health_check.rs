@@ -535,3 +535,26 @@ async fn what_makes_no_sense_is_refused_by_name() {
     circuit().run_health_check(check().successes(3)).expect("all of the last three");
     circuit().run_health_check(check().of(10_000)).unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_checks_of_many_circuits_come_apart() {
+    let mut seconds = std::collections::HashSet::new();
+    for _ in 0..10 {
+        let (circuit, dependency) = (circuit(), Dependency::default());
+        circuit.run_health_check(dependency.check().jitter(0.5)).unwrap();
+        circuit.trip();
+        while dependency.asked() < 2 {
+            pass(Duration::from_millis(50)).await;
+        }
+        let asked = dependency.asked.lock().unwrap();
+        seconds.insert(asked[1] - asked[0]);
+    }
+    // By chance fewer in one of very many runs.
+    assert!(seconds.len() > 2, "{seconds:?}");
+}
+
+#[test]
+fn debug_says_how_it_checks() {
+    let shown = format!("{:?}", Dependency::default().check());
+    assert!(shown.starts_with("HealthCheck { interval: 1s, jitter: 0.0"), "{shown}");
+}

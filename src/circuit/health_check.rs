@@ -383,3 +383,24 @@ impl Drop for NextCheck<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_two_checks_that_begin_at_once_the_newest_runs_on() {
+        for order in [[1, 2], [2, 1]] {
+            let tasks = [1, 2].map(|_| tokio::spawn(std::future::pending::<()>()));
+            let running = Running::none();
+            for id in order {
+                running.replace(id, tasks[id as usize - 1].abort_handle());
+            }
+            let [older, newest] = tasks;
+            assert!(older.await.unwrap_err().is_cancelled());
+            assert!(!newest.is_finished(), "{order:?}");
+            drop(running);
+            assert!(newest.await.unwrap_err().is_cancelled());
+        }
+    }
+}

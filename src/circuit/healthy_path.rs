@@ -88,9 +88,10 @@ fn config() -> ConfigBuilder {
     Config::builder("healthy").open_for(Backoff::fixed(5 * SECOND).jitter(0.0))
 }
 
-/// Not the first one, which is called nought.
-fn in_some_generation(circuit: &Circuit, _: &ManualClock) {
+/// Not in the first one, which is called nought, nor when it begins.
+fn in_some_generation(circuit: &Circuit, clock: &ManualClock) {
     (0..20).for_each(|_| circuit.reset());
+    clock.advance(100 * SECOND);
 }
 
 #[test]
@@ -168,4 +169,20 @@ fn a_half_open_circuit_without_probes_refuses_without_its_lock() {
         taken.set(Some(circuit.try_acquire().unwrap()));
     };
     run_without(Held::Lock, config, half_open, |circuit| be_refused_in(circuit, State::HalfOpen));
+}
+
+/// As far as threads can run at once.
+#[test]
+fn threads_do_not_write_in_one_place() {
+    let circuit = &Circuit::new(config().build().unwrap());
+    let lane = || std::ptr::from_ref::<super::lane::Lane>(circuit.0.lane()) as usize;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut lanes = std::collections::HashSet::new();
+    for _ in 0..10_000 {
+        lanes.insert(thread::scope(|scope| scope.spawn(lane).join().unwrap()));
+        if lanes.len() == threads.next_power_of_two().min(16) {
+            return;
+        }
+    }
+    panic!("ten thousand threads had {} lanes", lanes.len());
 }
