@@ -87,6 +87,18 @@ fn the_wait_that_has_passed_meanwhile_has_passed() {
 }
 
 #[test]
+fn a_count_is_believed_up_to_the_most_there_can_be() {
+    let saved = Process::new().circuit.save();
+    let restored = |count| {
+        let mut saved = saved.clone();
+        saved.totals.success = count;
+        Circuit::restore(config().build().unwrap(), saved).map(|it| it.snapshot().totals.success)
+    };
+    assert_eq!(restored(1 << 53).unwrap(), 1 << 53);
+    assert_eq!(restored((1 << 53) + 1).unwrap_err().field(), "saved.totals.success");
+}
+
+#[test]
 fn half_open_it_knows_how_long_it_was_open() {
     let before = Process::new();
     before.circuit.trip();

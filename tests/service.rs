@@ -862,6 +862,26 @@ mod classifying {
     }
 
     #[test]
+    fn who_takes_no_samples_is_given_none() {
+        #[derive(Default, Clone)]
+        struct TakesNone(Arc<AtomicUsize>);
+
+        impl tower_breaker::Observer for TakesNone {
+            fn on_latency_sample(&self, _: &str, _: Duration) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+
+        let (clock, given) = (ManualClock::new(), TakesNone::default());
+        let config = touchy(&clock).observer(given.clone()).measure_latency();
+        let circuit = Circuit::new(config.build().unwrap());
+        for _ in 0..128 {
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+        }
+        assert_eq!(given.0.load(Relaxed), 0);
+    }
+
+    #[test]
     fn samples_are_taken_of_what_asks_the_machine_too_and_a_probe_stays_one() {
         #[derive(Default, Clone)]
         struct Samples(Arc<AtomicUsize>);
