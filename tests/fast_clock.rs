@@ -40,3 +40,8 @@ fn a_wait_is_over_no_sooner_than_by_its_clock() {
         assert_eq!(circuit.state(), State::Open);
     }
 }
+
+#[test]
+fn it_is_the_fast_one() {
+    assert_eq!(format!("{:?}", Clock::fast()), "Clock::fast");
+}
