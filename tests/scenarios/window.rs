@@ -28,6 +28,21 @@ fn s01_a_full_window_drops_its_oldest_call() {
     }
 }
 
+#[test]
+fn each_success_that_is_added_up_is_counted_once_whoever_looks() {
+    let bench = Bench::new(rules().window(Window::time(10 * SECOND)));
+    for generation in 0..3 {
+        for calls in 1..=20 {
+            bench.run("S").holds(calls, 0);
+            assert_eq!(bench.totals().success, generation * 40 + calls);
+        }
+        bench.run(&"S".repeat(20)).run("F").holds(41, 1);
+        assert_eq!(bench.totals().success, generation * 40 + 40);
+        bench.circuit.reset();
+        bench.holds(0, 0);
+    }
+}
+
 /// Also where good calls are added up without a look at the rules.
 #[test]
 fn a_success_that_reaches_the_minimum_is_the_call_that_opens() {
