@@ -175,7 +175,8 @@ fn a_value_at_its_limit_passes() {
 #[test]
 fn what_has_to_pass_some_day_passes_within_a_century() {
     let century = Duration::from_secs(3_153_600_000);
-    let cases: [(&str, fn(Duration) -> ConfigBuilder); 4] = [
+    type Set = fn(Duration) -> ConfigBuilder;
+    let cases: [(&str, Set); 4] = [
         ("sustained_for", |longest| base().sustained_for(longest)),
         ("warm_up", |longest| base().warm_up(longest)),
         ("ramp", |longest| base().ramp(longest)),
