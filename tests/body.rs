@@ -13,8 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_breaker::{
-    Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ManualClock, Probes, ResponseBody,
-    State, Totals,
+    Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ManualClock, Override, Probes,
+    ResponseBody, State, Totals,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -176,6 +176,7 @@ fn what_is_over_at_the_head_is_settled_there() {
         (200, trailers_only, script(&[]), FAILURE),
         (200, PLAIN, known(), SUCCESS),
         (204, PLAIN, known(), SUCCESS),
+        (200, GRPC, known(), FAILURE),
     ];
     for (status, head, body, expected) in cases {
         let (_response, circuit) = answer(status, head, body);
@@ -275,6 +276,12 @@ fn size_end_and_frames_pass_unchanged() {
     assert!(!body.is_end_stream());
     let bytes: &[u8] = &now(body.collect()).unwrap().to_bytes();
     assert_eq!(bytes, b"hello");
+
+    let known = Script { knows_its_end: true, ..Script::default() };
+    let (response, _) = answer(200, PLAIN, known);
+    assert!(response.body().is_end_stream());
+    let shown = format!("{:?}", response.body());
+    assert!(shown.starts_with("ResponseBody { body: Script {"), "{shown}");
 }
 
 #[test]
@@ -346,14 +353,14 @@ fn pushback_in_trailers_holds_an_opening() {
 
 #[test]
 fn a_hint_is_spread_upwards_and_only_heard_by_the_machine_that_asked() {
-    let opened_for = |jitter: f64, seed: u64, forced: bool| {
+    let opened_for = |jitter: f64, seed: u64, over: Option<Override>| {
         let clock = ManualClock::new();
         let open_for = Backoff::exponential(SECOND, 60 * SECOND).jitter(jitter).seed(seed);
         let config = Config::builder("hints").open_for(open_for).clock(&clock).build().unwrap();
         let layer = CircuitBreakerLayer::new(config);
         let circuit = layer.circuit().clone();
-        if forced {
-            circuit.set_override(tower_breaker::Override::force_closed());
+        if let Some(over) = over {
+            circuit.set_override(over);
         }
         let service = layer.layer(service_fn(async |()| {
             let busy = Response::builder().status(429).header("retry-after", "30");
@@ -364,9 +371,11 @@ fn a_hint_is_spread_upwards_and_only_heard_by_the_machine_that_asked() {
         circuit.trip();
         circuit.try_acquire().unwrap_err().retry_after().unwrap()
     };
-    assert_eq!(opened_for(0.0, 1, false), 30 * SECOND);
-    assert_eq!(opened_for(0.0, 1, true), SECOND, "under a forced closing only totals are fed");
-    let spread: Vec<_> = (0..50).map(|seed| opened_for(0.2, seed, false)).collect();
+    assert_eq!(opened_for(0.0, 1, None), 30 * SECOND);
+    let forced = Some(Override::force_closed());
+    assert_eq!(opened_for(0.0, 1, forced), SECOND, "under a forced closing only totals are fed");
+    assert_eq!(opened_for(0.0, 1, Some(Override::observe_only())), 30 * SECOND);
+    let spread: Vec<_> = (0..50).map(|seed| opened_for(0.2, seed, None)).collect();
     assert!(spread.iter().all(|wait| (30 * SECOND..=36 * SECOND).contains(wait)));
     assert!(spread.windows(2).any(|pair| pair[0] != pair[1]));
 }

@@ -112,7 +112,7 @@ fn what_cannot_work_is_refused_with_its_field_its_value_and_what_would_be_right(
         (Config::builder("a/b"), "name", "\"a/b\"", "1 to 64 characters"),
         (Config::builder("a\nb"), "name", "\"a\\nb\"", "1 to 64 characters"),
         (Config::builder("café"), "name", "\"café\"", "1 to 64 characters"),
-        (Config::builder("x".repeat(65)), "name", "xxxx", "1 to 64 characters"),
+        (Config::builder("x".repeat(65)), "name", "xxxx\" …", "1 to 64 characters"),
     ];
     for (config, field, value, right) in cases {
         let error = config.build().expect_err(field);
@@ -122,6 +122,14 @@ fn what_cannot_work_is_refused_with_its_field_its_value_and_what_would_be_right(
         assert!(said.contains(error.field()), "{said}");
         assert!(said.contains(error.value()), "{said}");
         assert!(said.contains(right), "{right:?} is not in {said:?}");
+    }
+}
+
+#[test]
+fn of_a_name_that_is_not_cut_all_is_shown() {
+    for name in ["a/b".to_owned(), "/".repeat(64)] {
+        let error = Config::builder(name.clone()).build().unwrap_err();
+        assert_eq!(error.value(), format!("{name:?}"));
     }
 }
 
@@ -161,6 +169,24 @@ fn a_value_at_its_limit_passes() {
     ];
     for (name, config) in cases {
         assert!(config.build().is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn what_has_to_pass_some_day_passes_within_a_century() {
+    let century = Duration::from_secs(3_153_600_000);
+    type Set = fn(Duration) -> ConfigBuilder;
+    let cases: [(&str, Set); 4] = [
+        ("sustained_for", |longest| base().sustained_for(longest)),
+        ("warm_up", |longest| base().warm_up(longest)),
+        ("ramp", |longest| base().ramp(longest)),
+        ("slow_calls", |longest| base().no_failure_rate().slow_calls(longest, 0.5)),
+    ];
+    for (field, config) in cases {
+        assert!(config(century).build().is_ok(), "{field}");
+        let error = config(century + NANO).build().expect_err(field);
+        assert_eq!(error.field(), field);
+        assert!(error.to_string().contains("at most 100 years"), "{error}");
     }
 }
 

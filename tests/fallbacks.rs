@@ -21,7 +21,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::{BoxError, Layer, Service, ServiceExt, load_shed::error::Overloaded, service_fn};
 use tower_breaker::{
     AsError, Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, FallbackEnd, Kept,
-    ManualClock, Observer, Probes, Reject, ResultClassifier, State, Why,
+    ManualClock, Observer, Outcome, Probes, Reject, ResultClassifier, State, Why,
 };
 use tower_test::mock;
 
@@ -256,6 +256,16 @@ mod failures {
             assert_eq!(calls(&circuit), outcome, "{ask:?}");
             assert_eq!(fallbacks(&circuit), [u64::from(asked), 0, 0], "{ask:?}");
         }
+    }
+
+    #[test]
+    fn an_error_that_is_no_failure_is_the_caller_s() {
+        let circuit = circuit(&ManualClock::new());
+        let layer = CircuitBreakerLayer::new(&circuit)
+            .classify_http(|_| Outcome::Success)
+            .fallback_on_failure(|_: Why<_, BoxError>| response(299, "spare"));
+        assert!(now(layer.layer(Dependency).oneshot(Error)).unwrap_err().is::<io::Error>());
+        assert_eq!((calls(&circuit), fallbacks(&circuit)), ([1, 0, 0, 0], [0; 3]));
     }
 
     #[test]

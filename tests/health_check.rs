@@ -81,7 +81,9 @@ async fn calls_pass_only_once_the_checks_have() {
     circuit.try_acquire().unwrap().record(Outcome::Failure);
     pass(WAIT - Duration::from_millis(1)).await;
     assert_eq!(dependency.asked(), 0, "not before the wait is over");
-    assert!(!circuit.snapshot().awaits_health_check);
+    let seen = circuit.snapshot();
+    assert!(!seen.awaits_health_check);
+    assert_eq!(seen.retry_after, Some(Duration::from_millis(1)), "before that the wait counts");
     for seconds in 0..10 {
         pass(if seconds == 0 { Duration::from_millis(1) } else { SECOND }).await;
         assert_eq!(dependency.asked(), seconds + 1);
@@ -588,4 +590,27 @@ async fn of_two_checks_that_begin_within_one_another_the_newer_one_stays() {
     pass(WAIT).await;
     assert_eq!((older.asked(), newer.asked()), (0, 1));
     assert_eq!(circuit.state(), State::HalfOpen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_checks_of_many_circuits_come_apart() {
+    let mut seconds = std::collections::HashSet::new();
+    for _ in 0..10 {
+        let (circuit, dependency) = (circuit(), Dependency::default());
+        circuit.run_health_check(dependency.check().jitter(0.5)).unwrap();
+        circuit.trip();
+        while dependency.asked() < 2 {
+            pass(Duration::from_millis(50)).await;
+        }
+        let asked = dependency.asked.lock().unwrap();
+        seconds.insert(asked[1] - asked[0]);
+    }
+    // By chance fewer in one of very many runs.
+    assert!(seconds.len() > 2, "{seconds:?}");
+}
+
+#[test]
+fn debug_says_how_it_checks() {
+    let shown = format!("{:?}", Dependency::default().check());
+    assert!(shown.starts_with("HealthCheck { interval: 1s, jitter: 0.0"), "{shown}");
 }

@@ -305,6 +305,8 @@ fn steering_works_on_the_ramp_as_elsewhere() {
     let held = circuit.try_acquire().unwrap();
     circuit.set_override(Override::force_open().until_cleared());
     assert_eq!(call(&circuit, 10, Outcome::Success), 0);
+    let refused = circuit.try_acquire().unwrap_err().to_string();
+    assert_eq!(refused, "circuit ramp is open", "no share passes");
     circuit.clear_override();
     held.record(Outcome::Failure);
     assert_eq!(circuit.snapshot().window.failures, 1, "nor of one that ends later");

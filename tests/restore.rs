@@ -87,6 +87,42 @@ fn the_wait_that_has_passed_meanwhile_has_passed() {
 }
 
 #[test]
+fn a_count_is_believed_up_to_the_most_there_can_be() {
+    let saved = Process::new().circuit.save();
+    let restored = |count| {
+        let mut saved = saved.clone();
+        saved.totals.success = count;
+        Circuit::restore(config().build().unwrap(), saved).map(|it| it.snapshot().totals.success)
+    };
+    assert_eq!(restored(1 << 53).unwrap(), 1 << 53);
+    assert_eq!(restored((1 << 53) + 1).unwrap_err().field(), "saved.totals.success");
+}
+
+#[test]
+fn half_open_it_knows_how_long_it_was_open() {
+    let before = Process::new();
+    before.circuit.trip();
+    before.clock.advance(10 * SECOND);
+    let _probe = before.circuit.try_acquire().unwrap();
+    let saved = before.circuit.save();
+    assert_eq!((saved.state, saved.wait), (State::HalfOpen, 10 * SECOND));
+    assert_eq!(saved.wait_left, Duration::ZERO);
+}
+
+#[test]
+fn rules_that_end_a_wait_no_sooner_leave_it_as_it_was() {
+    let before = Process::new();
+    before.circuit.trip();
+    let after = before.after(4 * SECOND);
+    for (longest, wait) in [(7, 10), (6, 10), (5, 5)] {
+        let rules = config().open_for(Backoff::fixed(longest * SECOND).jitter(0.0));
+        after.circuit.reconfigure(rules.clock(&after.clock).build().unwrap()).unwrap();
+        let saved = after.circuit.save();
+        assert_eq!((saved.wait, saved.wait_left), (wait * SECOND, longest.min(6) * SECOND));
+    }
+}
+
+#[test]
 fn a_wait_that_is_over_is_over() {
     let before = Process::new();
     before.circuit.trip();

@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -81,6 +81,28 @@ mod readiness {
         assert_eq!(open.retry_after(), Some(5 * SECOND));
         assert_eq!(polled.load(Relaxed), 1);
         assert_eq!(layer.circuit().snapshot().totals.rejected, 1);
+    }
+
+    #[test]
+    fn a_wait_without_end_is_a_wait() {
+        let clock = ManualClock::new();
+        let endless = touchy(&clock).open_for(Backoff::fixed(Duration::MAX).jitter(0.0));
+        let circuit = Circuit::new(endless.build().unwrap());
+        let layer = CircuitBreakerLayer::with_classifier(&circuit, ResultClassifier::new());
+        let inner = CountReady { polled: Arc::default(), ready: true };
+        let mut service = layer.layer(inner);
+        let mut refusals = || {
+            let Poll::Ready(Err(error)) = ready_now(&mut service) else { panic!("not refused") };
+            let seen = error.downcast_ref::<CircuitOpen>().unwrap().retry_after();
+            [seen, circuit.try_acquire().unwrap_err().retry_after()]
+        };
+        let centuries = |wait: Option<Duration>| wait.is_some_and(|wait| wait.as_secs() > 1 << 34);
+        circuit.trip();
+        assert!(refusals().into_iter().all(centuries));
+        circuit.set_override(Override::force_open().expires_in(Duration::MAX));
+        assert!(refusals().into_iter().all(centuries));
+        circuit.set_override(Override::force_open().until_cleared());
+        assert_eq!(refusals(), [None; 2]);
     }
 
     #[tokio::test]
@@ -761,19 +783,47 @@ mod classifying {
     }
 
     #[tokio::test]
-    async fn it_does_so_where_the_result_alone_is_judged() {
+    async fn of_any_response_too() {
         let clock = ManualClock::new();
         for (latency, expected) in [(SECOND, SUCCESS), (SECOND + Duration::from_nanos(1), FAILURE)]
         {
             let config = Config::builder("latency").clock(&clock).build().unwrap();
             let classifier = ResultClassifier::new().slow_is_failure(SECOND);
+            let layer = CircuitBreakerLayer::with_classifier(config, classifier);
             let answer = || {
                 clock.advance(latency);
                 Ok(Response::new(()))
             };
-            let layer = CircuitBreakerLayer::with_classifier(config, classifier);
             assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_timed_only_if_somebody_wants_to_know() {
+        #[derive(Default, Clone)]
+        struct Latencies(Arc<Mutex<Vec<Option<Duration>>>>);
+
+        impl tower_breaker::Observer for Latencies {
+            fn on_call(&self, call: &tower_breaker::Call<'_>) {
+                self.0.lock().unwrap().push(call.latency);
+            }
+        }
+
+        let (clock, told) = (ManualClock::new(), Latencies::default());
+        let config = || Config::builder("timed").clock(&clock).observer(told.clone());
+        let config = || config().build().unwrap();
+        let answer = || {
+            clock.advance(SECOND);
+            Ok(Response::new(()))
+        };
+        let (plain, http) = (ResultClassifier::new(), HttpClassifier::new());
+        totals_of(CircuitBreakerLayer::with_classifier(config(), plain), answer).await;
+        totals_of(CircuitBreakerLayer::with_classifier(config(), http), answer).await;
+        assert_eq!(*told.0.lock().unwrap(), [None; 2]);
+        let (plain, http) = (plain.slow_is_failure(SECOND), http.slow_is_failure(SECOND));
+        totals_of(CircuitBreakerLayer::with_classifier(config(), plain), answer).await;
+        totals_of(CircuitBreakerLayer::with_classifier(config(), http), answer).await;
+        assert_eq!(told.0.lock().unwrap()[2..], [Some(SECOND); 2]);
     }
 
     #[tokio::test]
@@ -817,6 +867,57 @@ mod classifying {
             let _ = service.ready().await.unwrap().call(call < 64).await;
         }
         assert_eq!(layer.circuit().snapshot().totals.success, 128);
+        assert_eq!(samples.0.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn who_takes_no_samples_is_given_none() {
+        #[derive(Default, Clone)]
+        struct TakesNone(Arc<AtomicUsize>);
+
+        impl tower_breaker::Observer for TakesNone {
+            fn on_latency_sample(&self, _: &str, _: Duration) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+
+        let (clock, given) = (ManualClock::new(), TakesNone::default());
+        let config = touchy(&clock).observer(given.clone()).measure_latency();
+        let circuit = Circuit::new(config.build().unwrap());
+        for _ in 0..128 {
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+        }
+        assert_eq!(given.0.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn samples_are_taken_of_what_asks_the_machine_too_and_a_probe_stays_one() {
+        #[derive(Default, Clone)]
+        struct Samples(Arc<AtomicUsize>);
+
+        impl tower_breaker::Observer for Samples {
+            fn takes_latency_samples(&self) -> bool {
+                true
+            }
+
+            fn on_latency_sample(&self, _: &str, _: Duration) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+
+        let (clock, samples) = (ManualClock::new(), Samples::default());
+        let circuit = Circuit::new(touchy(&clock).observer(samples.clone()).build().unwrap());
+        for _ in 0..128 {
+            circuit.trip();
+            clock.advance(5 * SECOND);
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+            assert_eq!(circuit.state(), State::Closed);
+        }
+        samples.0.store(0, Relaxed);
+        circuit.set_override(Override::observe_only().until_cleared());
+        for _ in 0..128 {
+            circuit.try_acquire().unwrap().record(Outcome::Success);
+        }
         assert_eq!(samples.0.load(Relaxed), 2);
     }
 
@@ -885,4 +986,32 @@ mod classifying {
         call.await.unwrap().unwrap_err();
         assert_eq!(layer.circuit().state(), State::Open);
     }
+}
+
+#[tokio::test]
+async fn debug_says_what_something_is_and_how_it_stands() {
+    let says = |shown: &dyn std::fmt::Debug, words: &[&str]| {
+        let shown = format!("{shown:?}");
+        for word in words {
+            assert!(shown.contains(word), "{shown} says nothing of {word}");
+        }
+    };
+    let clock = ManualClock::new();
+    let circuit = Circuit::new(touchy(&clock).build().unwrap());
+    says(&circuit, &["Circuit", "touchy", "Closed"]);
+    says(&circuit.try_acquire().unwrap(), &["Permit", "touchy"]);
+    says(&touchy(&clock).build().unwrap(), &["touchy", "ManualClock", "[0 observers]"]);
+
+    let layer = CircuitBreakerLayer::new(&circuit).when_open(WhenOpen::Wait);
+    let service =
+        layer.layer(service_fn(|_: ()| std::future::pending::<Result<Response<()>, BoxError>>()));
+    let mut service = service;
+    says(&service.call(()), &["ResponseFuture", "calling"]);
+    circuit.trip();
+    says(&service.call(()), &["ResponseFuture", "answering"]);
+    let by_view = CircuitBreakerLayer::new(&circuit).classify_http(|_| Outcome::Success);
+    says(&by_view, &["ClassifyHttp<", "touchy", "Open"]);
+    let by_result = by_view.classify_fn(|_: Result<&(), _>, _| Outcome::Success);
+    says(&by_result, &["ClassifyFn<"]);
+    says(&by_result.layer(()), &["CircuitBreaker", "touchy", "ClassifyFn<", "Error", "AtHead"]);
 }

@@ -154,3 +154,18 @@ pub(super) fn add(instant: Instant, duration: Duration) -> Instant {
         latest
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_that_no_instant_can_hold_is_within_seconds_of_the_last_one() {
+        let (now, second) = (Clock::system().now(), Duration::from_secs(1));
+        assert_eq!(add(now, second), now + second);
+        let last = add(now, Duration::MAX);
+        assert!(last - now > Duration::from_secs(1 << 32));
+        assert_eq!(last.checked_add(second), None);
+        assert_eq!(add(last, second), last);
+    }
+}

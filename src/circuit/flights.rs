@@ -212,3 +212,22 @@ impl Shared {
         self.counters.flights().map(overdue).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It read the gate before the others did, and came here after them.
+    #[test]
+    fn a_call_of_an_older_generation_is_not_watched_and_ends_no_list() {
+        let (flights, now) = (Flights::default(), Time::ZERO);
+        let newer = flights.begin(2, now).place().unwrap();
+        assert_eq!(flights.begin(1, now).place(), None);
+        assert_eq!(flights.lock().generation, 2);
+        assert_eq!(flights.lock().calls.waiting_since(), Some(now));
+        assert_eq!(flights.end(2, newer), None);
+        assert_eq!(flights.lock().calls.waiting_since(), None);
+        assert_ne!(flights.begin(3, now).place(), None);
+        assert_eq!(flights.lock().generation, 3);
+    }
+}

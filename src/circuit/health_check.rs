@@ -383,3 +383,25 @@ impl Drop for NextCheck<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_checks_that_begin_at_once_the_newest_runs_on() {
+        for order in [[1, 2], [2, 1]] {
+            let tasks = [1, 2].map(|_| tokio::spawn(std::future::pending::<()>()));
+            let running = Running::none();
+            for id in order {
+                running.replace(id, tasks[id as usize - 1].abort_handle());
+            }
+            let [older, newest] = tasks;
+            let older = tokio::time::timeout(Duration::from_secs(1), older).await;
+            assert!(older.expect("it was ended").unwrap_err().is_cancelled());
+            assert!(!newest.is_finished(), "{order:?}");
+            drop(running);
+            assert!(newest.await.unwrap_err().is_cancelled());
+        }
+    }
+}

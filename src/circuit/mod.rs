@@ -15,6 +15,8 @@ mod following;
 mod gate;
 #[cfg(feature = "health-check")]
 mod health_check;
+#[cfg(all(test, feature = "test-util", not(tower_breaker_loom)))]
+mod healthy_path;
 #[cfg(feature = "keyed")]
 mod keeping;
 mod lane;

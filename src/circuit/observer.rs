@@ -284,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn there_is_nobody_if_there_are_neither_observers_nor_series() {
+        let series = Series::of_circuit();
+        let is_series = series.as_observer().is_some();
+        assert!(Observers::default().is_empty());
+        assert_eq!(Observers { series, ..Observers::default() }.is_empty(), !is_series);
+        let observers = Observers { others: vec![Arc::new(Mute)], ..Observers::default() };
+        assert!(!observers.is_empty());
+    }
+
+    #[test]
     fn one_that_panics_when_it_is_asked_is_like_most() {
         let observers = Observers { others: vec![Arc::new(Mute)], ..Observers::default() };
         assert!(!observers.hearing_calls().is_empty());

@@ -379,3 +379,17 @@ impl Closed {
         self.in_flight.as_deref().and_then(|in_flight| in_flight.place_of(place))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::exploration;
+
+    #[test]
+    fn under_other_rules_an_episode_looks_back_twice_its_new_age_too() {
+        let second = Duration::from_secs(1);
+        let rules = Rules { sustained_for: 3 * second, ..exploration::rules() };
+        let episode = Episode::follow(Some(Episode::new(second)), true, &rules, Time::ZERO);
+        assert_eq!(episode.unwrap().recent.span(), nanos(6 * second));
+    }
+}

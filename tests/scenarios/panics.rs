@@ -6,7 +6,7 @@ use std::{
 };
 
 use tower::{BoxError, Layer, service_fn};
-use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Override, ResultClassifier, State};
+use tower_breaker::{CircuitBreakerLayer, CircuitOpen, Override, Permit, ResultClassifier, State};
 
 use crate::support::{Bench, Log, call, rules};
 
@@ -45,6 +45,26 @@ fn s85_a_panic_in_the_call_is_one_failure_and_goes_on() {
         assert_eq!((bench.totals().failure, bench.totals().opened), (3, 2));
         bench.wait().run("S").is(State::Closed);
     }
+}
+
+/// Its owner knows that the call is not what fell over.
+#[test]
+fn a_permit_that_is_cancelled_while_a_panic_unwinds_is_no_failure() {
+    struct Cancels(Option<Permit>);
+
+    impl Drop for Cancels {
+        fn drop(&mut self) {
+            self.0.take().unwrap().cancel();
+        }
+    }
+
+    let bench = Bench::new(rules());
+    let unwinds = || {
+        let _cancels = Cancels(Some(bench.permit()));
+        panic!("something else fell over");
+    };
+    catch_unwind(AssertUnwindSafe(unwinds)).expect_err("it goes on");
+    assert_eq!((bench.totals().failure, bench.totals().cancelled), (0, 1));
 }
 
 #[test]

@@ -147,3 +147,16 @@ fn s48_no_sum_with_a_duration_overflows() {
     bench.clock.advance(Duration::from_secs(1 << 33));
     bench.is(State::Open).ask("X");
 }
+
+/// Or circuits that open together would probe together.
+#[test]
+fn circuits_that_were_given_no_seed_differ() {
+    let wait = || {
+        let bench = Bench::new(rules().open_for(Backoff::fixed(5 * SECOND).jitter(0.5)));
+        bench.circuit.trip();
+        bench.refusal().retry_after()
+    };
+    // By chance they are alike once in many more years than there were.
+    let first = wait();
+    assert!((0..20).any(|_| wait() != first));
+}

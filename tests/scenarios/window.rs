@@ -30,6 +30,32 @@ fn s01_a_full_window_drops_its_oldest_call() {
 }
 
 #[test]
+fn each_success_that_is_added_up_is_counted_once_whoever_looks() {
+    let bench = Bench::new(rules().window(Window::time(10 * SECOND)));
+    for generation in 0..3 {
+        for calls in 1..=20 {
+            bench.run("S").holds(calls, 0);
+            assert_eq!(bench.totals().success, generation * 40 + calls);
+        }
+        bench.run(&"S".repeat(20)).run("F").holds(41, 1);
+        assert_eq!(bench.totals().success, generation * 40 + 40);
+        bench.circuit.reset();
+        bench.holds(0, 0);
+    }
+}
+
+/// Also where good calls are added up without a look at the rules.
+#[test]
+fn a_success_that_reaches_the_minimum_is_the_call_that_opens() {
+    for window in [Window::count(10), Window::time(10 * SECOND)] {
+        let rules = rules().window(window).minimum_calls(6).failure_rate(0.5);
+        let bench = Bench::new(rules);
+        bench.run("FFFSS").is(State::Closed);
+        bench.run("S").is(State::Open);
+    }
+}
+
+#[test]
 fn s02_a_hundred_successes_clear_a_window_of_a_hundred() {
     let bench = Bench::new(rules().window(Window::count(100)));
     for i in 0..50 {

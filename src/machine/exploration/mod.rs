@@ -131,7 +131,7 @@ fn way(ways: &[Option<(usize, Op)>], mut from: usize, last: Op) -> String {
 // What is explored -----------------------------------------------------------
 
 /// One failed call of two opens; waits of 2 and 4 units, one probe.
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         window: Window::count(2),
         minimum_calls: 2,
