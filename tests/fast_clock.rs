@@ -98,8 +98,3 @@ async fn who_waits_is_let_in_no_sooner_than_by_its_clock() {
         assert_eq!(layer.circuit().state(), State::Closed);
     }
 }
-
-#[test]
-fn it_is_the_fast_one() {
-    assert_eq!(format!("{:?}", Clock::fast()), "Clock::fast");
-}

@@ -608,9 +608,3 @@ async fn the_checks_of_many_circuits_come_apart() {
     // By chance fewer in one of very many runs.
     assert!(seconds.len() > 2, "{seconds:?}");
 }
-
-#[test]
-fn debug_says_how_it_checks() {
-    let shown = format!("{:?}", Dependency::default().check());
-    assert!(shown.starts_with("HealthCheck { interval: 1s, jitter: 0.0"), "{shown}");
-}
