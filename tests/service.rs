@@ -769,31 +769,18 @@ mod classifying {
     #[tokio::test]
     async fn latency_turns_an_answer_into_a_failure_only_above_the_limit() {
         let clock = ManualClock::new();
+        let config = || Config::builder("latency").clock(&clock).build().unwrap();
         for (latency, expected) in [(SECOND, SUCCESS), (SECOND + Duration::from_nanos(1), FAILURE)]
         {
-            let config = Config::builder("latency").clock(&clock).build().unwrap();
-            let layer = CircuitBreakerLayer::new(config)
-                .classify(HttpClassifier::new().slow_is_failure(SECOND));
             let answer = || {
                 clock.advance(latency);
                 Ok(Response::new(()))
             };
+            let http = HttpClassifier::new().slow_is_failure(SECOND);
+            let layer = CircuitBreakerLayer::new(config()).classify(http);
             assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn of_any_response_too() {
-        let clock = ManualClock::new();
-        for (latency, expected) in [(SECOND, SUCCESS), (SECOND + Duration::from_nanos(1), FAILURE)]
-        {
-            let config = Config::builder("latency").clock(&clock).build().unwrap();
-            let classifier = ResultClassifier::new().slow_is_failure(SECOND);
-            let layer = CircuitBreakerLayer::with_classifier(config, classifier);
-            let answer = || {
-                clock.advance(latency);
-                Ok(Response::new(()))
-            };
+            let plain = ResultClassifier::new().slow_is_failure(SECOND);
+            let layer = CircuitBreakerLayer::with_classifier(config(), plain);
             assert_eq!(totals_of(layer, answer).await, expected, "{latency:?}");
         }
     }
