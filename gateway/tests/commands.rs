@@ -53,7 +53,7 @@ impl Place {
     fn on_terminal(&self, arguments: &str, typed: &str) -> Said {
         let config = self.path("brk.toml");
         let line =
-            format!("{} {arguments} --config {}", env!("CARGO_BIN_EXE_brk"), config.display());
+            format!("exec {} {arguments} --config {}", env!("CARGO_BIN_EXE_brk"), config.display());
         let mut command = self.command("script");
         command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = command.spawn().unwrap();

@@ -148,7 +148,9 @@ impl Running {
         let program = env!("CARGO_BIN_EXE_brk");
         let mut terminal = Command::new("script");
         terminal.args(["--quiet", "--flush", "--return", "--command"]);
-        terminal.arg(format!("{program} {arguments}")).arg("/dev/null");
+        // `exec`: some shells would stay around it, and say of an interrupt what
+        // they think of it.
+        terminal.arg(format!("exec {program} {arguments}")).arg("/dev/null");
         terminal.env("BRK_CONFIG", self.place.config()).env("BRK_ADMIN", &self.admin);
         terminal.env("TERM", "xterm").env_remove("NO_COLOR");
         terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
