@@ -40,10 +40,11 @@ use crate::{
 
 /// Lets good calls pass.
 pub const CLOSED: &str = "gate, permit, lane, verdict, count";
-/// The same, and asks how long each took.
-pub const LATENCY: &str = "the same, and `Instant::now` twice";
+/// Lets good calls pass, and asks how long each took.
+pub const LATENCY: &str = "gate, permit, lane, verdict, count, and `Instant::now` twice";
 /// Records each call, for the window holds failures.
-pub const TENTH: &str = "the same, `Instant::now`, and a window behind a lock";
+pub const TENTH: &str =
+    "gate, permit, lane, verdict, count, `Instant::now`, and a window behind a lock";
 /// Refuses in `poll_ready`.
 pub const OPEN: &str = "gate, `Instant::now`, box, name, wait, count";
 /// Refuses without a service, and without a box.
@@ -77,16 +78,16 @@ pub fn refused() -> Box<dyn Guarded> {
 }
 
 /// A generation above a bit that says whether a good call changes nothing.
-const CLEAN: u64 = 1;
-const IS_OPEN: u64 = u64::MAX;
+pub(crate) const CLEAN: u64 = 1;
+pub(crate) const IS_OPEN: u64 = u64::MAX;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[repr(align(128))]
 #[derive(Debug)]
-struct Line<T>(T);
+pub(crate) struct Line<T>(pub(crate) T);
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     gate: Line<AtomicU64>,
     born: Instant,
     window: Mutex<Window>,
@@ -95,7 +96,7 @@ struct Shared {
 
 /// What one thread writes.
 #[derive(Debug)]
-struct Lane {
+pub(crate) struct Lane {
     shared: Arc<Shared>,
     passed: Line<AtomicU64>,
     cancelled: AtomicU64,
@@ -103,8 +104,23 @@ struct Lane {
     name: Arc<Arc<str>>,
 }
 
+impl Shared {
+    pub(crate) fn new(gate: u64) -> Arc<Self> {
+        Arc::new(Self {
+            gate: Line(AtomicU64::new(gate)),
+            born: Instant::now(),
+            window: Mutex::default(),
+            name: "inventory".into(),
+        })
+    }
+
+    pub(crate) fn gate(&self) -> u64 {
+        self.gate.0.load(Ordering::Acquire)
+    }
+}
+
 impl Lane {
-    fn of(shared: Arc<Shared>) -> Arc<Self> {
+    pub(crate) fn of(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
             name: Arc::new(Arc::clone(&shared.name)),
             shared,
@@ -115,20 +131,20 @@ impl Lane {
     }
 
     fn new(gate: u64) -> Arc<Self> {
-        Self::of(Arc::new(Shared {
-            gate: Line(AtomicU64::new(gate)),
-            born: Instant::now(),
-            window: Mutex::default(),
-            name: "inventory".into(),
-        }))
+        Self::of(Shared::new(gate))
     }
 
     fn gate(&self) -> u64 {
-        self.shared.gate.0.load(Ordering::Acquire)
+        self.shared.gate()
+    }
+
+    /// Counts a call that was dropped.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline(never)]
-    fn record(&self, has_failed: bool, generation: u64) {
+    pub(crate) fn record(&self, has_failed: bool, generation: u64) {
         let now = Instant::now().saturating_duration_since(self.shared.born);
         let mut window = self.shared.window.lock().unwrap_or_else(PoisonError::into_inner);
         if self.gate() & !CLEAN != generation {
@@ -224,7 +240,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.generation.is_some() {
-            self.lane.cancelled.fetch_add(1, Ordering::Relaxed);
+            self.lane.cancel();
         }
     }
 }
@@ -310,13 +326,13 @@ struct Refuser {
 
 /// What a refusal tells.
 #[derive(Debug)]
-struct Refusal {
+pub(crate) struct Refusal {
     name: Option<Arc<Arc<str>>>,
     retry_after: Duration,
 }
 
 impl Refusal {
-    fn boxed() -> BoxError {
+    pub(crate) fn boxed() -> BoxError {
         Box::new(Self { name: None, retry_after: Duration::ZERO })
     }
 }

@@ -15,5 +15,6 @@ pub mod driver;
 pub mod floor;
 pub mod lab;
 pub mod least;
+pub mod promises;
 pub mod threads;
 pub mod windows;

@@ -23,7 +23,7 @@ use tower_breaker_side_by_side::{
     driver::Guarded,
     floor,
     lab::{self, Cell, Effort, Expected, Figures},
-    least, windows,
+    least, promises, windows,
 };
 
 use crate::report::{Memory, Report};
@@ -155,6 +155,9 @@ fn on_one_thread() -> Vec<Cell> {
         Cell::new(OPEN, least::OPEN, BARE, Expected::Refused, least::open()),
         Cell::new(OPEN, least::REFUSED, BARE, Expected::Refused, least::refused()),
     ]);
+    for (name, program) in promises::steps() {
+        cells.push(Cell::new(CLOSED, name, BARE, Expected::Answered, program));
+    }
     for (name, program) in floor::programs() {
         cells.push(Cell::new(FLOOR, name, floor::NOTHING, Expected::Answered, program));
     }

@@ -6,7 +6,7 @@ use tower_breaker_side_by_side::{
     contenders::{self, BARE, ours},
     floor,
     lab::{Figure, Figures},
-    least,
+    least, promises,
     windows::{self, Pace},
 };
 
@@ -161,7 +161,8 @@ impl Target {
     /// The same, beside what the target is a multiple of.
     fn floor_over(self, what: &str, figure: Option<f64>, one: Option<f64>) -> Self {
         let Some((figure, one)) = figure.zip(one) else { return self };
-        let floor = format!("{:.2} ×, {figure:.1} ns: {what}", figure / one);
+        let before = if self.floor.is_empty() { String::new() } else { self.floor + "; " };
+        let floor = format!("{before}{:.2} ×, {figure:.1} ns: {what}", figure / one);
         Self { floor, ..self }
     }
 }
@@ -196,12 +197,15 @@ impl Report {
         let now = self.floor(floor::TOKIO_NOW);
         let least = over(CLOSED, least::CLOSED);
         let recloser = self.ratio(CLOSED, ours::DEFAULT, "recloser");
+        let promising = over(CLOSED, promises::RULES);
         targets.extend([
-            Target::at_most("closed, default: × recloser", 1.0, "×", recloser).floor_over(
-                least::CLOSED,
-                least,
-                over(CLOSED, "recloser"),
-            ),
+            Target::at_most("closed, default: × recloser", 1.0, "×", recloser)
+                .floor_over(least::CLOSED, least, over(CLOSED, "recloser"))
+                .floor_over(
+                    "with the promises of `promises.rs`",
+                    promising,
+                    over(CLOSED, "recloser"),
+                ),
             Target::at_most("closed, default: aim", 15.0, "ns", over(CLOSED, ours::DEFAULT))
                 .floor(least::CLOSED, least),
         ]);
@@ -429,7 +433,7 @@ impl Report {
                  can't do without. An aim\nis a wish. Those of services are the least breakers of \
                  `benches/side-by-side/src/least.rs`, which says which of the promises\nasks for \
                  what: a permit that is settled when it is dropped, a window that is exact, trouble that lasts, a \
-                 refusal\nthat says who and for how long, metrics.\n\n";
+                 refusal\nthat says who and for how long, metrics. `promises.rs` adds the others one by one.\n\n";
         text += "| | to be | is | reached | floor |\n|---|---|---|---|---|\n";
         for target in self.targets() {
             let (sign, limit) = match target.limit {
@@ -483,8 +487,11 @@ impl Report {
              every call pass, or is like another row. Plain: the\nanswer is a number instead of an `http::Response`.\n\n\
              | | closed | 10 % fail | open | half-open | closed, plain |\n|---|---|---|---|---|---|\n"
             .to_owned();
-        let least = [least::CLOSED, least::LATENCY, least::TENTH, least::OPEN, least::REFUSED];
-        let least = least.map(|name| (name.to_owned(), format!("floor: {name}")));
+        let least = [least::LATENCY, least::TENTH, least::OPEN, least::REFUSED];
+        let least = [least::CLOSED, promises::LANES, promises::PANICS, promises::RULES]
+            .into_iter()
+            .chain(least)
+            .map(|name| (name.to_owned(), format!("floor: {name}")));
         for (name, row) in self.names().into_iter().map(|name| (name.clone(), name)).chain(least) {
             let cell = |column| self.figures.get(column, &name).map_or("–".into(), with_quartiles);
             let _ = writeln!(
