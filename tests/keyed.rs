@@ -317,6 +317,21 @@ mod bounds {
     }
 
     #[test]
+    fn so_does_one_whose_next_probe_is_a_matter_of_calls() {
+        let clock = ManualClock::new();
+        let config = touchy(&clock).probes(Probes::new(1).share(0.1)).build().unwrap();
+        let circuits = KeyedCircuits::builder(config).idle_for(MINUTE).build().unwrap();
+        open(&circuits, "a");
+        clock.advance(5 * SECOND);
+        circuits.try_acquire("a").unwrap().record(Outcome::Ignored);
+        circuits.try_acquire("a").unwrap_err();
+        assert_eq!(circuits.snapshot().half_open, 1);
+        circuits.evict_idle();
+        clock.advance(MINUTE);
+        assert_eq!((circuits.evict_idle(), circuits.open()), (1, 0));
+    }
+
+    #[test]
     fn new_keys_evict_the_idle() {
         let clock = ManualClock::new();
         let circuits = group(&clock).idle_for(MINUTE).build().unwrap();

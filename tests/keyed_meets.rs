@@ -1,16 +1,19 @@
 //! Where keyed circuits meet the rest: bodies, starts, health checks, overrides,
 //! throttles and recorders.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use metrics::{Counter, Gauge, Histogram, KeyName, Metadata, SharedString, Unit};
-use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{
-    Backoff, Beyond, Circuit, Config, ConfigBuilder, HealthCheck, KeyedCircuitBreakerLayer,
-    KeyedCircuits, ManualClock, Outcome, Override, Probes, Quorum, Recorder, ResponseBody, Start,
-    State, Throttle, Totals,
+    Backoff, Beyond, Call, Cancellation, Circuit, Config, ConfigBuilder, HealthCheck,
+    KeyedCircuitBreakerLayer, KeyedCircuits, ManualClock, Observer, Outcome, Override, Probes,
+    Quorum, Recorder, ResponseBody, Start, State, Throttle, Totals,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -100,6 +103,73 @@ fn a_parent_with_a_slow_rule_learns_the_time_though_its_keys_do_not_need_it() {
     assert_eq!((parent.state, parent.totals.slow), (State::Open, 1));
 }
 
+/// It settles both, so a key's is measured if either needs it, and its parent's
+/// if that does.
+#[test]
+fn a_call_is_measured_for_a_key_or_its_parent_if_they_need_it() {
+    #[derive(Clone, Default)]
+    struct Latencies(Arc<Mutex<Vec<Option<Duration>>>>);
+    impl Observer for Latencies {
+        fn on_call(&self, call: &Call<'_>) {
+            self.0.lock().unwrap().push(call.latency);
+        }
+    }
+    let clock = ManualClock::new();
+    let group = |measures: [bool; 2], cancellation| {
+        let latencies = [Latencies::default(), Latencies::default()];
+        let config = |index: usize, name: &str| {
+            let config = named(name, &clock).cancellation(cancellation);
+            let config = if measures[index] { config.measure_latency() } else { config };
+            config.observer(latencies[index].clone()).build().unwrap()
+        };
+        let circuits = KeyedCircuits::builder(config(0, "keys"))
+            .parent(config(1, "parent"), Quorum::count(1))
+            .build()
+            .unwrap();
+        (circuits, latencies)
+    };
+    let took = Some(SECOND);
+    for (measures, expected) in [
+        ([false, false], [None, None]),
+        ([true, false], [took, None]),
+        ([false, true], [took, took]),
+        ([true, true], [took, took]),
+    ] {
+        for cancellation in [Cancellation::ByAge, Cancellation::Neutral] {
+            let (circuits, latencies) = group(measures, cancellation);
+            circuits.get_or_create("sick").trip();
+            clock.advance(5 * SECOND);
+            let permit = circuits.try_acquire("well").unwrap();
+            clock.advance(SECOND);
+            permit.record(Outcome::Success);
+            assert_eq!(circuits.parent().unwrap().state(), State::Closed);
+            let told = latencies.map(|latencies| latencies.0.lock().unwrap().clone());
+            assert_eq!(told, expected.map(|latency| vec![latency]), "{measures:?}");
+        }
+    }
+}
+
+#[test]
+fn calls_that_hang_open_a_circuit_when_the_next_one_asks_and_not_when_the_keeper_looks() {
+    let clock = ManualClock::new();
+    let slow = named("keys", &clock)
+        .no_failure_rate()
+        .minimum_calls(1)
+        .slow_calls(SECOND, 0.5)
+        .sustained_for(Duration::ZERO);
+    for config in [slow.clone(), slow.throttle(Throttle::new(2.0))] {
+        let circuits = KeyedCircuits::builder(config.build().unwrap()).build().unwrap();
+        circuits.try_acquire("a").unwrap().record(Outcome::Failure);
+        let hung = ["a"; 3].map(|key| circuits.try_acquire(key).unwrap());
+        clock.advance(2 * SECOND);
+        assert_eq!(circuits.evict_idle(), 0);
+        assert_eq!((circuits.get("a").unwrap().state(), circuits.open()), (State::Closed, 0));
+        circuits.try_acquire("a").unwrap_err();
+        assert_eq!((circuits.get("a").unwrap().state(), circuits.open()), (State::Open, 1));
+        drop(hung);
+    }
+}
+
 #[test]
 fn a_closed_parent_hears_of_no_call_under_an_override_either() {
     let clock = ManualClock::new();
@@ -158,6 +228,20 @@ async fn a_circuit_that_a_health_check_holds_open_stays_while_it_is_called() {
     assert_eq!(circuits.evict_idle(), 0);
     clock.advance(MINUTE);
     assert_eq!(circuits.evict_idle(), 1, "nobody calls it any more");
+}
+
+#[tokio::test]
+async fn a_call_that_has_ended_holds_its_circuit_no_longer_though_its_future_is_kept() {
+    let clock = ManualClock::new();
+    let config = named("keys", &clock).build().unwrap();
+    let circuits = KeyedCircuits::builder(config).idle_for(MINUTE).build().unwrap();
+    let mut service = KeyedCircuitBreakerLayer::per_host(circuits.clone())
+        .layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new(()))));
+    let mut call = std::pin::pin!(service.call(Request::get("http://a/").body(()).unwrap()));
+    assert_eq!((call.as_mut().await.is_ok(), circuits.len()), (true, 1));
+    assert_eq!(circuits.evict_idle(), 0, "it was used just now");
+    clock.advance(MINUTE);
+    assert_eq!(circuits.evict_idle(), 1);
 }
 
 #[test]

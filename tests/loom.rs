@@ -773,6 +773,23 @@ fn tallies_that_are_read_while_they_grow_lose_nothing() {
 }
 
 #[test]
+fn a_tally_that_is_open_into_the_next_bucket_loses_nothing() {
+    check(|| {
+        let clock = ManualClock::new();
+        let circuit = Circuit::new(tallied(&clock).build().unwrap());
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+        // Of one lane, and in the next bucket.
+        let [good, better] = [(); 2].map(|()| circuit.try_acquire().unwrap());
+        clock.advance(SECOND / 10);
+        let a = thread::spawn(move || good.record(Outcome::Success));
+        better.record(Outcome::Success);
+        a.join().unwrap();
+        let seen = circuit.snapshot();
+        assert_eq!((seen.window.calls, seen.totals.success), (3, 3));
+    });
+}
+
+#[test]
 fn a_refusal_tells_no_wait_but_that_of_its_opening() {
     // Closed again it tallies, for ten times as long.
     check(|| {

@@ -20,8 +20,8 @@ use proptest::{
 use tower::{BoxError, Layer, Service};
 use tower_breaker::{
     Backoff, Call, Circuit, CircuitBreakerLayer, Config, ConfigBuilder, ManualClock, Observer,
-    Outcome, Override, Permit, Probes, Reconfigured, ResultClassifier, Snapshot, State, Throttle,
-    Transition, WhenOpen, Window,
+    Outcome, Override, Permit, Probes, Reconfigured, ResultClassifier, Snapshot, Start, State,
+    Throttle, Transition, WhenOpen, Window,
 };
 
 use self::histories::{Step, history, rules};
@@ -404,6 +404,25 @@ fn calls_from_before_a_slow_rule_do_it_no_harm() {
     assert_eq!(bench.circuit.snapshot().window.overdue, 0);
 }
 
+/// The throttle has each call ask.
+#[test]
+fn calls_that_asked_before_there_was_a_slow_rule_do_it_no_harm() {
+    let throttled = |config: ConfigBuilder| config.throttle(Throttle::new(2.0));
+    for there_was_one_earlier in [false, true] {
+        let first = |config| if there_was_one_earlier { slow(SECOND)(config) } else { config };
+        let bench = Bench::new(|config| throttled(first(config)));
+        bench.run("f");
+        bench.reconfigure(throttled);
+        let before: [Permit; 3] = bench.permits();
+        bench.reconfigure(|config| throttled(slow(SECOND)(config)));
+        bench.clock.advance(2 * SECOND);
+        assert_eq!(bench.circuit.snapshot().window.overdue, 0);
+        drop(bench.permit());
+        assert_eq!(bench.state(), State::Closed);
+        drop(before);
+    }
+}
+
 #[test]
 fn a_call_from_under_a_rule_that_came_back_does_not_end_anothers() {
     let bench = Bench::new(slow(SECOND));
@@ -666,6 +685,22 @@ fn probes_that_have_decided_by_the_new_rules_decide_at_once() {
 }
 
 #[test]
+fn another_share_of_probes_is_that_of_the_calls_that_ask_from_then_on() {
+    let share = |share| {
+        move |config: ConfigBuilder| config.probes(Probes::new(100).share(share).lease(HOUR))
+    };
+    let bench = Bench::new(share(0.1));
+    let probe: [Permit; 1] = bench.probes();
+    let of_a_hundred =
+        || (0..100).filter_map(|_| bench.circuit.try_acquire().ok()).collect::<Vec<_>>();
+    let tenth = of_a_hundred();
+    bench.reconfigure(share(0.5));
+    let half = of_a_hundred();
+    assert_eq!((tenth.len(), half.len()), (10, 50));
+    drop(probe);
+}
+
+#[test]
 fn no_probe_may_take_longer_than_a_new_one() {
     let lease = |lease| move |config: ConfigBuilder| config.probes(Probes::new(3).lease(lease));
     let bench = Bench::new(lease(HOUR));
@@ -773,6 +808,21 @@ fn a_throttle_comes_changes_and_goes() {
     bench.reconfigure(|config| config);
     (0..20).for_each(|_| drop(bench.permit()));
     assert_eq!(shares.told(), [0.91, 0.5, 1.0, 0.5, 1.0]);
+}
+
+#[test]
+fn a_throttle_over_another_time_forgets_by_that() {
+    let over = |seconds: u32| {
+        move |config: ConfigBuilder| {
+            config.throttle(Throttle::new(1.0).window(seconds * SECOND).minimum_calls(3))
+        }
+    };
+    let bench = Bench::new(over(60));
+    bench.run("fff");
+    bench.reconfigure(over(20));
+    assert_eq!(share(&bench), 0.25, "it knows them still");
+    bench.clock.advance(20 * SECOND);
+    assert_eq!(bench.circuit.snapshot().admitted_share, None);
 }
 
 // All of it ------------------------------------------------------------------
@@ -900,6 +950,14 @@ fn a_configuration_of_another_name_is_refused() {
     let after = format!("{:?} {:?}", bench.circuit.snapshot(), bench.circuit.config());
     assert_eq!(before, after);
     assert!(bench.log.lines().is_empty());
+}
+
+#[test]
+fn how_it_starts_is_not_to_do_with_a_circuit_that_lives() {
+    let bench = Bench::new(|config| config.start(Start::Open));
+    bench.reconfigure(|config| config.failure_rate(0.5));
+    assert_eq!(bench.state(), State::Open);
+    assert_eq!(Circuit::new(bench.circuit.config()).state(), State::Open);
 }
 
 #[test]

@@ -357,6 +357,15 @@ fn what_was_refused_is_unknown_and_changes_nothing() {
 }
 
 #[test]
+fn a_replay_tells_the_candidates_observers_nothing() {
+    let log = Log::default();
+    let candidate = Config::builder("candidate").consecutive_failures(1).observer(log.clone());
+    let report = short_recording().replay(candidate.build().unwrap());
+    assert_eq!(report.opened(), 1);
+    assert!(log.since(ManualClock::new().now()).is_empty());
+}
+
+#[test]
 fn a_recorder_without_a_circuit_is_empty_and_records_the_first() {
     let recorder = Recorder::new(PLENTY);
     assert_eq!(recorder.recording().calls(), 0);

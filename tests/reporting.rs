@@ -301,6 +301,25 @@ fn a_call_that_proves_nothing_is_slow_nowhere() {
 }
 
 #[test]
+fn a_call_that_comes_too_late_to_count_is_slow_nowhere_either() {
+    let clock = ManualClock::new();
+    let config = Config::builder("shop").slow_calls(SECOND, 1.0).clock(&clock).build().unwrap();
+    let circuit = Circuit::new(config);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        let [late, slow, slower] = [(); 3].map(|()| circuit.try_acquire().unwrap());
+        clock.advance(2 * SECOND);
+        slow.record(Outcome::Success);
+        slower.record(Outcome::Success);
+        circuit.trip();
+        late.record(Outcome::Success);
+    });
+    let series = series(&recorder.snapshotter());
+    assert_eq!(series["circuit_breaker_slow_calls_total"], 2.0);
+    assert_eq!((circuit.snapshot().totals.stale, circuit.snapshot().totals.slow), (1, 2));
+}
+
+#[test]
 fn durations_are_recorded_where_they_are_asked_for() {
     let clock = ManualClock::new();
     let config = Config::builder("shop").measure_latency().clock(&clock).build().unwrap();

@@ -384,6 +384,39 @@ mod waiting {
         assert_eq!(waker.0.load(Relaxed), 0);
     }
 
+    #[tokio::test]
+    async fn a_service_that_is_ready_waits_no_more() {
+        let clock = ManualClock::new();
+        let (service, mut handle, circuit) = mocked(&clock, WhenOpen::Error);
+        let mut service = tower_test::mock::Spawn::new(service);
+        handle.allow(0);
+        assert!(service.poll_ready().is_pending(), "the inner one is busy");
+        handle.allow(1);
+        assert!(service.poll_ready().is_ready());
+        circuit.trip();
+        assert!(!service.is_woken());
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_is_woken() {
+        let clock = ManualClock::new();
+        let changes: [fn(&Circuit, &ManualClock); 2] =
+            [|circuit, _| circuit.reset(), |_, clock| clock.advance(5 * SECOND)];
+        for change in changes {
+            let (service, _handle, circuit) = mocked(&clock, WhenOpen::Wait);
+            circuit.trip();
+            let mut services = [(); 3].map(|()| tower_test::mock::Spawn::new(service.clone()));
+            for service in &mut services {
+                assert!(service.poll_ready().is_pending());
+            }
+            // One of them gives up.
+            let [first, second, third] = services;
+            drop(second);
+            change(&circuit, &clock);
+            assert!(first.is_woken() && third.is_woken());
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     #[expect(clippy::disallowed_methods, reason = "it stands still unless somebody waits")]
     async fn with_tokios_clock_it_waits_on_tokios_timer() {

@@ -320,6 +320,36 @@ fn a_call_that_ends_with_its_body_is_followed_until_then() {
 }
 
 #[test]
+fn a_body_that_takes_long_is_not_overdue_to_a_candidate_either() {
+    let clock = ManualClock::new();
+    let candidate = Config::builder("candidate").slow_calls(SECOND, 1.0).build().unwrap();
+    let config = stubborn().shadow(candidate).clock(&clock).build().unwrap();
+    let layer = CircuitBreakerLayer::new(config).until_end_of_body();
+    let shadow = layer.circuit().shadows()[0].clone();
+    let answer = service_fn(async |_: ()| {
+        Ok::<_, BoxError>(http::Response::new(http_body_util::Full::new("body".as_bytes())))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let answered = runtime.block_on(layer.layer(answer).oneshot(())).unwrap();
+    let unanswered = layer.circuit().try_acquire().unwrap();
+    clock.advance(2 * SECOND);
+    assert_eq!(shadow.snapshot().circuit.window.overdue, 1);
+    drop((answered, unanswered));
+}
+
+#[test]
+fn under_other_rules_of_the_live_circuit_calls_are_measured_for_a_candidate_still() {
+    let clock = ManualClock::new();
+    let candidate = Config::builder("candidate").slow_calls(SECOND, 1.0);
+    let (circuit, shadow) = pair(stubborn(), candidate, &clock);
+    circuit.reconfigure(stubborn().warm_up(SECOND).build().unwrap()).unwrap();
+    let permit = circuit.try_acquire().unwrap();
+    clock.advance(2 * SECOND);
+    permit.record(Outcome::Success);
+    assert_eq!(shadow.snapshot().circuit.totals.slow, 1);
+}
+
+#[test]
 fn nobody_takes_the_metrics_of_a_shadow_for_a_live_circuit() {
     let clock = ManualClock::new();
     let (circuit, _) = pair(stubborn(), brittle("candidate"), &clock);

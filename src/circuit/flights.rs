@@ -230,4 +230,15 @@ mod tests {
         assert_ne!(flights.begin(3, now).place(), None);
         assert_eq!(flights.lock().generation, 3);
     }
+
+    /// It read the clock before the others looked, and came here after them.
+    #[test]
+    fn a_call_began_no_earlier_than_the_last_look_in_another_generation_either() {
+        let (flights, looked) = (Flights::default(), Time::from_nanos(10));
+        flights.lock().calls.advance(looked);
+        for generation in [0, 1] {
+            flights.begin(generation, Time::ZERO);
+            assert_eq!(flights.lock().calls.waiting_since(), Some(looked));
+        }
+    }
 }

@@ -179,6 +179,8 @@ mod tests {
                 assert_eq!(word.looks_closed(), is_closed || gate == Gate::Overdue, "{gate:?}");
                 assert_eq!(word.refuses_in(), refuses_in, "{gate:?}");
                 assert_eq!(word.is_open(), refuses_in == Some(State::Open), "{gate:?}");
+                #[cfg(any(feature = "keyed", feature = "registry"))]
+                assert_eq!(word.asks(), matches!(gate, Gate::Ask | Gate::Full { .. }), "{gate:?}");
                 assert_eq!(word.is_clean_in(7), gate == Gate::Clean, "{gate:?}");
                 assert_eq!(word.tallies_in(7), matches!(gate, Gate::Tally { .. }), "{gate:?}");
                 assert_eq!(word.tallies(), word.tallies_in(7), "{gate:?}");

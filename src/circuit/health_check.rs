@@ -389,6 +389,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn checks_that_come_again_and_again_leave_nothing_behind() {
+        let circuit = Circuit::new(crate::Config::default());
+        let check = HealthCheck::new(async || Err::<(), _>("down"));
+        circuit.run_health_check(check.interval(Duration::from_secs(1))).unwrap();
+        circuit.trip();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(circuit.0.lock().wakers.take().len(), 1, "the next one's");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn of_two_checks_that_begin_at_once_the_newest_runs_on() {
         for order in [[1, 2], [2, 1]] {
             let tasks = [1, 2].map(|_| tokio::spawn(std::future::pending::<()>()));

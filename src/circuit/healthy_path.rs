@@ -150,6 +150,22 @@ fn to_look_for_hangs_takes_no_lock_while_nobody_hangs() {
     run_without(Held::Lock, config().slow_calls(SECOND, 0.5), in_some_generation, look);
 }
 
+#[cfg(feature = "keyed")]
+#[test]
+fn who_keeps_a_closed_circuit_looks_at_it_without_its_lock() {
+    run_without(Held::LockAndClock, config(), in_some_generation, |circuit| {
+        assert!(circuit.is_closed() && circuit.is_left_closed());
+        assert!(!circuit.has_closed_untold(circuit.0.born));
+        assert!(circuit.admission().is_some());
+    });
+}
+
+#[cfg(feature = "registry")]
+#[test]
+fn a_closed_circuit_has_nothing_untold_and_no_lock_is_taken_to_find_out() {
+    run_without(Held::LockAndClock, config(), in_some_generation, Circuit::tell_untold);
+}
+
 #[test]
 fn an_open_circuit_refuses_without_its_lock() {
     let open = |circuit: &Circuit, _: &ManualClock| circuit.trip();

@@ -123,10 +123,11 @@ impl Circuit {
             State::Closed if view.window.failures + view.window.slow > 0 => Standing::Closed,
             State::Closed if self.is_held() => Standing::Closed,
             State::Closed => Standing::Blank,
-            State::Open | State::HalfOpen => match view.retry_after {
-                Some(wait) if !wait.is_zero() => Standing::Needed,
-                _ => Standing::Due(None),
-            },
+            State::Open if view.wait_left.is_zero() => Standing::Due(None),
+            State::HalfOpen if view.probes.is_some_and(|probes| probes.in_flight == 0) => {
+                Standing::Due(None)
+            }
+            State::Open | State::HalfOpen => Standing::Needed,
         }
     }
 }
@@ -186,5 +187,92 @@ impl Permit {
             let reading = if joined.is_timed() { reading.of_the_head() } else { Reading::NONE };
             joined.settle(outcome, reading);
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "test-util")]
+mod tests {
+    use super::{super::ManualClock, *};
+    use crate::{backoff::Backoff, probes::Probes};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NANO: Duration = Duration::from_nanos(1);
+
+    /// Opens for five seconds; one probe, and ten seconds for it.
+    fn circuit(clock: &ManualClock) -> Circuit {
+        let config = Config::builder("keys")
+            .slow_calls(SECOND, 1.0)
+            .open_for(Backoff::fixed(5 * SECOND).jitter(0.0))
+            .probes(Probes::new(1).lease(10 * SECOND))
+            .clock(clock);
+        Circuit::new(config.build().unwrap())
+    }
+
+    #[test]
+    fn a_closed_circuit_is_blank_until_it_has_seen_trouble_or_somebody_holds_it() {
+        let clock = ManualClock::new();
+        let standing = |circuit: &Circuit| circuit.standing(clock.now());
+        let it = circuit(&clock);
+        it.try_acquire().unwrap().record(Outcome::Success);
+        assert_eq!(standing(&it), Standing::Blank);
+        let handle = it.clone();
+        assert_eq!(standing(&it), Standing::Closed);
+        drop(handle);
+        assert_eq!(standing(&it), Standing::Blank);
+        for (took, outcome) in [
+            (Duration::ZERO, Outcome::Failure),
+            (2 * SECOND, Outcome::Success),
+            (2 * SECOND, Outcome::Failure),
+        ] {
+            let it = circuit(&clock);
+            let permit = it.try_acquire().unwrap();
+            assert_eq!(standing(&it), Standing::Closed);
+            clock.advance(took);
+            permit.record(outcome);
+            assert_eq!(standing(&it), Standing::Closed, "{outcome:?} after {took:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_circuit_is_needed_until_its_wait_is_over_and_due_from_then_on() {
+        let clock = ManualClock::new();
+        let circuit = circuit(&clock);
+        circuit.trip();
+        assert_eq!(circuit.standing(clock.now()), Standing::Needed);
+        clock.advance(5 * SECOND - NANO);
+        assert_eq!(circuit.standing(clock.now()), Standing::Needed);
+        clock.advance(NANO);
+        assert_eq!(circuit.standing(clock.now()), Standing::Due(Some(Duration::ZERO)));
+        clock.advance(SECOND);
+        assert_eq!(circuit.standing(clock.now()), Standing::Due(Some(SECOND)));
+    }
+
+    #[test]
+    fn a_half_open_circuit_is_needed_while_a_probe_is_out_and_for_the_wait_if_none_returns() {
+        let clock = ManualClock::new();
+        let circuit = circuit(&clock);
+        circuit.trip();
+        clock.advance(5 * SECOND);
+        circuit.try_acquire().unwrap().cancel();
+        assert_eq!(circuit.standing(clock.now()), Standing::Due(None));
+        let probe = circuit.try_acquire().unwrap();
+        for _ in 0..15 {
+            assert_eq!(circuit.standing(clock.now()), Standing::Needed);
+            clock.advance(SECOND);
+        }
+        assert_eq!(circuit.standing(clock.now()), Standing::Due(None));
+        drop(probe);
+    }
+
+    #[test]
+    fn an_operators_decision_is_needed_while_it_lasts() {
+        let clock = ManualClock::new();
+        let circuit = circuit(&clock);
+        let over = crate::overrides::Override::force_closed().expires_in(SECOND);
+        circuit.set_override(over);
+        assert_eq!(circuit.standing(clock.now()), Standing::Needed);
+        clock.advance(SECOND);
+        assert_eq!(circuit.standing(clock.now()), Standing::Blank);
     }
 }

@@ -441,3 +441,43 @@ impl Shared {
         totals
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "test-util")]
+mod tests {
+    use super::{
+        super::{Circuit, Config, ManualClock},
+        *,
+    };
+    use crate::{backoff::Backoff, probes::Probes};
+
+    #[derive(Clone, Default)]
+    struct Ends(Arc<Mutex<Vec<CallEnd>>>);
+
+    impl Observer for Ends {
+        fn on_call(&self, call: &Call<'_>) {
+            self.0.lock().unwrap().push(call.end);
+        }
+    }
+
+    /// It read the gate before the circuit opened, and came here after the others.
+    #[test]
+    fn a_success_that_comes_too_late_to_be_tallied_finds_out_what_time_has_done() {
+        let (clock, ends) = (ManualClock::new(), Ends::default());
+        let second = Duration::from_secs(1);
+        let config = Config::builder("late")
+            .open_for(Backoff::fixed(second))
+            .probes(Probes::new(2).successes(1).lease(second))
+            .observer(ends.clone())
+            .clock(&clock);
+        let circuit = Circuit::new(config.build().unwrap());
+        circuit.trip();
+        clock.advance(second);
+        let probe = circuit.try_acquire().unwrap();
+        clock.advance(second);
+        let (lane, ticket) = (circuit.0.lane(), Ticket::call(0));
+        circuit.0.record_good(&lane.counters, ticket, Reading::NONE);
+        assert_eq!(*ends.0.lock().unwrap(), [CallEnd::Failure, CallEnd::Stale]);
+        drop(probe);
+    }
+}

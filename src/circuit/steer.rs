@@ -253,12 +253,5 @@ impl fmt::Display for SteerError {
     }
 }
 
-impl Error for SteerError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            // It says all that the error does.
-            Self::Config(error) => error.source(),
-            Self::Changed { .. } | Self::NotOpen { .. } => None,
-        }
-    }
-}
+/// What is wrong with a configuration has no source, and is said in full already.
+impl Error for SteerError {}

@@ -69,3 +69,69 @@ impl Tally {
         (generation + 1) & Self::MOST
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most are small; one as late as that shares its tag with one of them.
+    const GENERATIONS: [u64; 5] = [0, 1, 2, 20, (7 << Tally::BITS) + 2];
+
+    #[test]
+    fn what_was_counted_is_taken_out_once() {
+        for generation in GENERATIONS {
+            let tally = Tally::default();
+            tally.open(generation);
+            for calls in [0, 1, 5] {
+                (0..calls).for_each(|_| assert!(tally.count(generation)));
+                // To open it once more takes nothing out.
+                tally.open(generation);
+                assert_eq!((tally.take(), tally.take()), (calls, 0));
+                (0..calls).for_each(|_| assert!(tally.count(generation)));
+                assert_eq!((tally.shut(), tally.shut()), (calls, 0));
+                tally.open(generation);
+            }
+        }
+    }
+
+    #[test]
+    fn a_success_is_counted_for_its_own_generation_and_no_other() {
+        for (generation, other) in [(0, 1), (1, 0), (1, 2), (20, 21), (20, 0)] {
+            let tally = Tally::default();
+            tally.open(generation);
+            assert!(!tally.count(other), "{other} for {generation}");
+            assert_eq!(tally.take(), 0);
+        }
+    }
+
+    #[test]
+    fn while_it_is_shut_nothing_is_counted() {
+        let tally = Tally::default();
+        let is_shut = || GENERATIONS.iter().all(|generation| !tally.count(*generation));
+        assert!(is_shut());
+        for calls in [0, 1] {
+            tally.open(1);
+            (0..calls).for_each(|_| assert!(tally.count(1)));
+            assert_eq!(tally.shut(), calls);
+            assert!(is_shut());
+        }
+    }
+
+    #[test]
+    fn the_generation_that_looks_as_if_it_were_shut_has_nothing_counted() {
+        let tally = Tally::default();
+        let generation = Tally::MOST;
+        tally.open(generation);
+        assert!(!tally.count(generation));
+        assert_eq!(tally.shut(), 0);
+    }
+
+    #[test]
+    fn a_full_one_counts_no_more() {
+        let tally = Tally(AtomicU64::new(Tally::tag(1) << Tally::BITS | (Tally::MOST - 1)));
+        assert!(tally.count(1));
+        assert!(!tally.count(1));
+        assert_eq!(tally.take(), u64::from(u32::MAX));
+        assert!(tally.count(1));
+    }
+}
