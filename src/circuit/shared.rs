@@ -251,7 +251,7 @@ impl Shared {
         if core.published.tallies_in(generation) {
             lane.tally.open(generation);
         }
-        if facts.wake || !facts.happened.is_empty() || !core.untold.is_empty() {
+        if facts.wake || !facts.happened.is_empty() {
             self.announce(core, facts);
         } else {
             drop(core);

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -124,16 +124,35 @@ fn s106_whatever_the_threads_do_transitions_follow_from_one_another() {
     });
 }
 
+/// An observer's way to its circuit. The circuit holds the observer, so one of
+/// them has to let go in the end.
+#[derive(Clone, Default)]
+struct Way(Arc<Mutex<Option<Circuit>>>);
+
+impl Way {
+    fn lead_to(&self, circuit: &Circuit) {
+        *self.0.lock().unwrap() = Some(circuit.clone());
+    }
+
+    fn circuit(&self) -> Circuit {
+        self.0.lock().unwrap().clone().expect("it is set before anything happens")
+    }
+
+    fn end(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
 /// Calls back into its circuit.
 #[derive(Clone, Default)]
 struct Meddler {
-    circuit: Arc<OnceLock<Circuit>>,
+    way: Way,
     saw: Arc<Mutex<Vec<Snapshot>>>,
 }
 
 impl Observer for Meddler {
     fn on_transition(&self, transition: &Transition) {
-        let circuit = self.circuit.get().expect("it is set before anything happens");
+        let circuit = self.way.circuit();
         assert_eq!(circuit.state(), circuit.snapshot().state);
         let _ = circuit.try_acquire();
         self.saw.lock().unwrap().push(circuit.snapshot());
@@ -150,7 +169,7 @@ fn s107_an_observer_may_call_back_into_the_circuit() {
         let watched =
             rules().consecutive_failures(1).observer(meddler.clone()).observer(log.clone());
         let bench = Bench::new(watched);
-        meddler.circuit.set(bench.circuit.clone()).unwrap();
+        meddler.way.lead_to(&bench.circuit);
         for _ in 0..3 {
             bench.run("F").is(State::Closed);
         }
@@ -159,6 +178,7 @@ fn s107_an_observer_may_call_back_into_the_circuit() {
         let saw: Vec<State> =
             meddler.saw.lock().unwrap().iter().map(|snapshot| snapshot.state).collect();
         assert_eq!(saw, [State::Open, State::Closed].repeat(3));
+        meddler.way.end();
     });
 }
 
@@ -253,12 +273,12 @@ fn s107_a_slow_observer_delays_no_permit() {
 
 /// Closes its circuit as soon as that has opened, and goes on with its calls.
 #[derive(Clone, Default)]
-struct Eager(Arc<OnceLock<Circuit>>);
+struct Eager(Way);
 
 impl Observer for Eager {
     fn on_transition(&self, transition: &Transition) {
         if transition.to == State::Open {
-            let circuit = self.0.get().expect("it is set before anything happens");
+            let circuit = self.0.circuit();
             circuit.reset();
             for _ in 0..3 {
                 circuit.try_acquire().expect("it is closed").record(Outcome::Success);
@@ -276,13 +296,14 @@ fn s107_calls_beside_what_is_not_told_yet_are_counted_and_tell_nothing_twice() {
             let (eager, log) = (Eager::default(), Log::default());
             let watched = rules().window(window).consecutive_failures(1);
             let bench = Bench::new(watched.observer(eager.clone()).observer(log.clone()));
-            eager.0.set(bench.circuit.clone()).unwrap();
+            eager.0.lead_to(&bench.circuit);
             let round = [(State::Closed, State::Open), (State::Open, State::Closed)];
             for rounds in 1..=3 {
                 bench.run("F").is(State::Closed).holds(3, 0);
                 assert_eq!(log.path(), round.repeat(rounds));
                 assert_eq!(bench.totals().success, 3 * rounds as u64);
             }
+            eager.0.end();
         }
     });
 }
