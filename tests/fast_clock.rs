@@ -89,6 +89,7 @@ async fn who_waits_is_let_in_no_sooner_than_by_its_clock() {
         let before = clock.now();
         layer.circuit().trip();
         tokio::select! {
+            // A guard, on the system's clock because this one can't be paused: a test that passes does not wait for it.
             // First: whoever is polled for that reason finds the wait over.
             biased;
             () = tokio::time::sleep(Duration::from_secs(30)) => panic!("nobody woke it"),
