@@ -115,6 +115,21 @@ async fn events_are_kept_as_they_were_told() {
 }
 
 #[tokio::test]
+async fn who_asks_at_once_waits_for_the_database_to_be_made() {
+    let (registry, _circuit) = registry();
+    for of_no_use in [false, true].repeat(10) {
+        let bench = Bench::new();
+        if of_no_use {
+            fs::write(bench.path(), "not a database, but as long as the head of one").unwrap();
+        }
+        let history = bench.begin(&registry);
+        let minutes = history.minutes("orders", DAY).await.unwrap();
+        assert_eq!(minutes.unwrap().steps, [None; 60]);
+        history.events(all()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_lost_or_there_twice_over_restarts() {
     let bench = Bench::new();
     let (registry, circuit) = registry();

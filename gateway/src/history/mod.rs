@@ -50,8 +50,9 @@ struct Inner {
     life: Arc<AtomicU64>,
     reader: Mutex<Option<(u64, Reader)>>,
     flushes: mpsc::Sender<oneshot::Sender<()>>,
-    /// Closed once the writer has ended.
-    running: watch::Receiver<()>,
+    /// Whether the database has been opened, or could not be; closed once the
+    /// writer has ended.
+    tried: watch::Receiver<bool>,
 }
 
 /// Minutes of a circuit, added up in steps of equal length.
@@ -100,12 +101,11 @@ pub fn begin(
     let (jobs, to_do) = mpsc::channel(1);
     let (flushes, asked) = mpsc::channel(1);
     let (may_retry, end) = blocking::channel::<()>();
-    let (is_running, running) = watch::channel(());
+    let (has_tried, tried) = watch::channel(false);
     let writer = Writer::new(path.clone(), Arc::clone(&life), end);
-    thread::Builder::new().name("brk-history".to_owned()).spawn(move || {
-        writer.run(to_do);
-        drop(is_running);
-    })?;
+    thread::Builder::new()
+        .name("brk-history".to_owned())
+        .spawn(move || writer.run(to_do, &has_tried))?;
     let feed = Feed::new(registry.clone(), keep);
     tokio::spawn(async move {
         feed.run(jobs, asked, async move {
@@ -115,7 +115,7 @@ pub fn begin(
         .await;
     });
     let (registry, reader) = (registry.clone(), Mutex::default());
-    Ok(History(Arc::new(Inner { registry, path, life, reader, flushes, running })))
+    Ok(History(Arc::new(Inner { registry, path, life, reader, flushes, tried })))
 }
 
 impl History {
@@ -175,17 +175,19 @@ impl History {
     /// Waits until the last thing is written, after the stop; so long at most.
     /// Whether it was.
     pub async fn finish(&self, within: Duration) -> bool {
-        let mut running = self.0.running.clone();
-        // Nothing is ever sent.
-        tokio::time::timeout(within, running.changed()).await.is_ok()
+        let mut tried = self.0.tried.clone();
+        // Nothing that is sent will do.
+        tokio::time::timeout(within, tried.wait_for(|_| false)).await.is_ok()
     }
 
-    /// Reads on a thread where that may take time.
+    /// Reads on a thread where that may take time, once there can be a database.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> rusqlite::Result<T> {
         let inner = Arc::clone(&self.0);
+        // Without a writer there is only what it has left.
+        let _ = inner.tried.clone().wait_for(|tried| *tried).await;
         let reading = tokio::task::spawn_blocking(move || inner.read(read));
         // A panic in there has said what it is.
         reading.await.unwrap_or(Err(rusqlite::Error::InvalidQuery))

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    watch,
+};
 
 use super::{
     feed::Job,
@@ -36,10 +39,17 @@ impl Writer {
         Self { path, store: None, life, failures: Seldom::default(), end }
     }
 
-    /// Does what there is to do until nobody can give it any more.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let opened = self.open().map(drop);
-        self.judge(opened);
+    /// Does what there is to do until nobody can give it any more. Says when it
+    /// has tried to open the database.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>, has_tried: &watch::Sender<bool>) {
+        // Once more, because a file that is of no use is out of the way then.
+        for _ in 0..2 {
+            let opened = self.open().map(drop);
+            if self.judge(opened).is_some() {
+                break;
+            }
+        }
+        has_tried.send_replace(true);
         let mut pruning: Option<Cutoffs> = None;
         loop {
             // What is old is forgotten only while there is nothing new.
