@@ -230,8 +230,9 @@ fn built(choice: &Choice) {
         let Some((calls, times, step)) = choice.bursts() else { return };
         let takes = choice.slow.map_or(Duration::ZERO, |(threshold, _)| threshold)
             + Duration::from_nanos(1);
-        if takes > step && choice.count.is_none() && !choice.sustained.is_zero() {
-            // Each burst would be a stretch of trouble of its own.
+        // Each burst, or each span, would be a stretch of trouble of its own.
+        let is_cut = takes > step || choice.buckets == 1;
+        if is_cut && choice.count.is_none() && !choice.sustained.is_zero() {
             return;
         }
         'trouble: for _ in 0..times {

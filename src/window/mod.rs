@@ -51,6 +51,10 @@ impl Window {
 
     /// Sets in how many buckets a time window is kept: calls leave a bucket
     /// at a time. At most ten thousand; a count window has none.
+    ///
+    /// Two or more, or it tumbles: one bucket is empty whenever the next span
+    /// begins, trouble ends there, and no rate opens that must be
+    /// [sustained](crate::ConfigBuilder::sustained_for) for the span or longer.
     pub const fn buckets(self, buckets: u32) -> Self {
         match self.0 {
             Kind::Time { span, .. } => Self(Kind::Time { span, buckets }),
