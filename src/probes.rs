@@ -62,7 +62,8 @@ impl Probes {
     /// dependency to a fixed part of its traffic until they have shown that it
     /// bears it; a [ramp](crate::ConfigBuilder::ramp) raises it by and by.
     ///
-    /// A refusal by the share says to come back after a hundredth of the lease.
+    /// A refusal by the share says to come back after a hundredth of the lease,
+    /// or a millisecond if that is longer.
     ///
     /// ```
     /// use tower_breaker::{Circuit, Config, Probes};

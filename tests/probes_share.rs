@@ -109,6 +109,19 @@ fn a_refusal_says_how_much_passes_and_when_to_come_back() {
 }
 
 #[test]
+fn every_refusal_by_a_share_says_when_to_come_back() {
+    for percent in 1..100u64 {
+        let clock = ManualClock::new();
+        let circuit =
+            due(config(&clock, Probes::new(10_000).share(percent as f64 / 100.0)), &clock);
+        for asked in 1..=200 {
+            let Err(refusal) = circuit.try_acquire() else { continue };
+            assert_eq!(refusal.retry_after(), Some(LEASE / 100), "{asked} at {percent} %");
+        }
+    }
+}
+
+#[test]
 fn all_of_the_calls_is_no_share() {
     let clock = ManualClock::new();
     let circuit = due(config(&clock, Probes::new(3).share(1.0)), &clock);

@@ -47,12 +47,13 @@ pub struct Snapshot {
     /// When the state began.
     pub since: Instant,
     /// While open, how long until the next probe is due; while half-open with
-    /// no permit left, until the next lease ends, and with a share a hundredth
-    /// of the lease; on the ramp, until the share
-    /// has grown by a percent; while throttled, until a tenth of the throttle's
-    /// window has passed; under a forced opening, what is left of that, if longer. Under the other overrides it is still what
-    /// the machine would tell. `None` where nothing is refused, or nobody
-    /// knows when that ends.
+    /// no permit left, until the next lease ends, and with a share, if
+    /// the next call is none that is taken, a hundredth of the lease (a millisecond
+    /// at least); on the ramp, until the share has grown by a percent; while
+    /// throttled, until a tenth of the throttle's window has passed; under a forced
+    /// opening, what is left of that, if longer. Under the other overrides it is
+    /// still what the machine would tell. `None` where nothing is refused, or
+    /// nobody knows when that ends.
     pub retry_after: Option<Duration>,
     /// Why it opened last; `None` once it is closed.
     pub cause: Option<Cause>,

@@ -112,7 +112,6 @@ impl HalfOpen {
     /// Issues a probe, if one is left and it is this call's turn.
     pub(super) fn take(&mut self, id: u64, now: Time) -> bool {
         if !self.would_take() {
-            self.pass_over();
             return false;
         }
         if let Some(share) = &mut self.share {

@@ -77,6 +77,18 @@ enum Phase {
     Ramp(Ramp),
 }
 
+impl Phase {
+    /// A call was refused that counts as one that asked.
+    fn pass_over(&mut self, now: Time) {
+        match self {
+            Self::Closed(calls) => calls.pass_over(now),
+            Self::HalfOpen(half_open) => half_open.pass_over(),
+            Self::Ramp(ramp) => ramp.pass_over(now),
+            Self::Open(_) => {}
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Open {
     wait: Duration,
@@ -599,14 +611,8 @@ impl Machine {
     /// A caller was refused without having asked, and counts as one that has
     /// where only a share passes; but not if it was an operator who refused.
     pub(crate) fn pass_over(&mut self) {
-        if self.overlay.is_some() {
-            return;
-        }
-        match &mut self.phase {
-            Phase::Closed(calls) => calls.pass_over(self.now),
-            Phase::HalfOpen(half_open) => half_open.pass_over(),
-            Phase::Ramp(ramp) => ramp.pass_over(self.now),
-            Phase::Open(_) => {}
+        if self.overlay.is_none() {
+            self.phase.pass_over(self.now);
         }
     }
 
@@ -938,7 +944,11 @@ impl Machine {
             Phase::HalfOpen(half_open) => {
                 let is_first = half_open.next_deadline().is_none();
                 if !half_open.take(self.next_probe, self.now) {
-                    return Err(self.rejection());
+                    // Before this call has brought the next one on, whose turn would
+                    // be no answer to it.
+                    let rejection = self.rejection();
+                    self.phase.pass_over(self.now);
+                    return Err(rejection);
                 }
                 // Whoever checks is to know when the first lease ends.
                 facts.wake |= self.hold.is_some() && is_first;

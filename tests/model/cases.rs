@@ -10,11 +10,14 @@ use super::reference::{
 
 pub(crate) fn case() -> impl Strategy<Value = (Setup, [Setup; OTHERS], Vec<Op>)> {
     let eighths = prop::option::weighted(0.4, 1..8usize);
+    let asked = prop::option::weighted(0.2, 2..16usize);
     let history = prop::collection::vec(op(), 30..=80);
     let setups = (setup(), [setup(), setup()]);
-    (setups, eighths, history).prop_map(|((setup, others), eighths, mut history)| {
+    (setups, eighths, asked, history).prop_map(|((setup, others), eighths, asked, mut history)| {
         if let Some(eighths) = eighths {
             history.splice(0..0, up_the_ramp(&setup, eighths));
+        } else if let Some(asked) = asked {
+            history.splice(0..0, for_the_probes(asked));
         }
         (setup, others, history)
     })
@@ -23,9 +26,22 @@ pub(crate) fn case() -> impl Strategy<Value = (Setup, [Setup; OTHERS], Vec<Op>)>
 /// By chance alone few get there.
 fn up_the_ramp(setup: &Setup, eighths: usize) -> impl Iterator<Item = Op> + use<> {
     let probe = Op::Call(Some(Outcome::Success), Mark::Nothing, 0);
-    let probes = std::iter::repeat_n(probe, setup.successes as usize);
+    // The first is one, and then as the share has it.
+    let Share(part, whole) = setup.probing;
+    let asked = u64::from(setup.successes - 1) * whole / part + 1;
+    let probes = std::iter::repeat_n(probe, asked as usize);
     let climb = std::iter::repeat_n(Op::Advance(Mark::OfTheRamp, 0), eighths);
     [Op::Trip, Op::Advance(Mark::FirstWait, 0)].into_iter().chain(probes).chain(climb)
+}
+
+/// So many ask, most of them in vain, and some of those that did not give back
+/// what they got.
+fn for_the_probes(asked: usize) -> impl Iterator<Item = Op> {
+    let ask = std::iter::repeat_n(Op::Acquire, asked);
+    let give_back = std::iter::repeat_n(Op::Finish(0, None), 2);
+    let again = std::iter::repeat_n(Op::Acquire, 2);
+    let begin = [Op::Trip, Op::Advance(Mark::FirstWait, 0)];
+    begin.into_iter().chain(ask).chain(give_back).chain(again)
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -38,11 +54,12 @@ fn setup() -> impl Strategy<Value = Setup> {
     let lease = prop::sample::select(vec![4 * MS, 10 * MS, 25 * MS]);
     let ramp = prop::sample::select(vec![99, 20 * MS + 3, 100 * MS, 400 * MS]);
     let ramp = prop::option::weighted(0.6, ramp);
-    let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease), ramp);
+    let probing = prop::option::weighted(0.3, share()).prop_map(|share| share.unwrap_or(ALL));
+    let half_open = (1..=4u32, 0..4u32, prop::option::weighted(0.7, lease), probing, ramp);
     let beginning = (begin(), prop::sample::select(vec![0, 0, 0, 0, 6 * MS, 40 * MS]));
     let beside = (prop::option::weighted(0.3, throttled()), beginning, any::<bool>());
     (kept(), 0..=6u64, rules, waits(), half_open, beside).prop_map(
-        |(window, minimum, rules, waits, (probes, spared, lease, ramp), beside)| {
+        |(window, minimum, rules, waits, (probes, spared, lease, probing, ramp), beside)| {
             let (failure_rate, consecutive, slow, sustained) = rules;
             let (throttle, (start, warm_up), by_age) = beside;
             let none = failure_rate.is_none() && consecutive.is_none() && slow.is_none();
@@ -61,6 +78,7 @@ fn setup() -> impl Strategy<Value = Setup> {
                 probes,
                 successes: probes.saturating_sub(spared).max(1),
                 lease,
+                probing,
                 ramp,
                 throttle,
                 start,
@@ -70,6 +88,8 @@ fn setup() -> impl Strategy<Value = Setup> {
         },
     )
 }
+
+const ALL: Share = Share(1, 1);
 
 fn kept() -> impl Strategy<Value = Kept> {
     let span = prop::sample::select(vec![7 * MS, 10 * MS, 50 * MS + 1]);

@@ -250,7 +250,11 @@ pub(crate) const MOVES: [(State, &str); 17] = [
 ];
 
 /// What else the model noticed, and in which state.
-pub(crate) const SEEN: [(State, &str); 18] = [
+pub(crate) const SEEN: [(State, &str); 22] = [
+    (State::HalfOpen, "taken as a probe by the share"),
+    (State::HalfOpen, "no probe by the share"),
+    (State::HalfOpen, "no probe by the share, ahead"),
+    (State::HalfOpen, "saved up for a probe"),
     (State::HalfOpen, "passed by its share"),
     (State::HalfOpen, "refused by its share"),
     (State::HalfOpen, "refused ahead by its share"),
@@ -313,6 +317,8 @@ pub(crate) struct Setup {
     pub(crate) probes: u32,
     pub(crate) successes: u32,
     pub(crate) lease: Option<u64>,
+    /// Of the calls that ask, so many are taken for probes.
+    pub(crate) probing: Share,
     pub(crate) ramp: Option<u64>,
     pub(crate) throttle: Option<Throttled>,
     pub(crate) start: Begin,
@@ -365,6 +371,7 @@ impl Setup {
             probes: 1,
             successes: 1,
             lease: None,
+            probing: Share(1, 1),
             ramp: None,
             throttle: None,
             start: Begin::Closed,
@@ -415,6 +422,9 @@ impl Setup {
         if let Some(lease) = self.lease {
             probes = probes.lease(Duration::from_nanos(lease));
         }
+        if self.probing.parts() < MILLION {
+            probes = probes.share(self.probing.fraction());
+        }
         config.probes(probes)
     }
 }
@@ -442,7 +452,7 @@ impl Setup {
             Part::Waits => new.waits = other.waits,
             Part::Probes => {
                 (new.probes, new.successes) = (other.probes, other.successes);
-                new.lease = other.lease;
+                (new.lease, new.probing) = (other.lease, other.probing);
             }
             Part::Ramp => new.ramp = other.ramp,
             Part::Throttle => {
@@ -701,6 +711,8 @@ pub(crate) struct Model {
     pub(crate) judged: Vec<Judged>,
     /// Every call that asked where a share passes.
     pub(crate) asked: Vec<Asked>,
+    /// Every call that asked where a share is taken for probes.
+    pub(crate) asked_to_probe: Vec<Asked>,
     /// Every call that the throttle knows of.
     pub(crate) throttled: Vec<Known>,
     pub(crate) moves: Vec<Move>,
@@ -822,6 +834,7 @@ impl Model {
             in_flight: Vec::new(),
             judged: Vec::new(),
             asked: Vec::new(),
+            asked_to_probe: Vec::new(),
             throttled: Vec::new(),
             moves: Vec::new(),
             seen: Vec::new(),
@@ -902,8 +915,9 @@ impl Model {
             let half_open = Era { state: State::HalfOpen, since: self.now, ..era };
             self.go(half_open, ("wait-over", vec![era.wait]));
         }
-        if self.is_probing() && self.permits_left() > 0 {
-            return Ok(Some(Fate::Outstanding));
+        if self.is_probing() {
+            let refusal = (State::HalfOpen, self.own_retry_after());
+            return if self.ask_to_probe() { Ok(Some(Fate::Outstanding)) } else { Err(refusal) };
         }
         if self.lets_a_share_pass() && self.ask() {
             return Ok(None);
@@ -927,7 +941,7 @@ impl Model {
             Some(OverrideKind::ForceOpen) => false,
             Some(_) => true,
             None if era.state == State::Open => self.now >= era.since + era.wait,
-            None if self.is_probing() => self.permits_left() > 0,
+            None if self.is_probing() => self.permits_left() > 0 && self.is_next_probe(),
             None => self.has_earned_enough(),
         };
         if admits {
@@ -941,6 +955,10 @@ impl Model {
         if kind.is_none() && self.lets_a_share_pass() {
             self.ask();
             self.note("refused ahead by its share");
+        } else if kind.is_none() && self.is_probing() {
+            let is_by_share = self.permits_left() > 0;
+            self.ask_to_probe();
+            self.note(if is_by_share { "no probe by the share, ahead" } else { "refused ahead" });
         } else {
             self.note("refused ahead");
         }
@@ -1073,6 +1091,39 @@ impl Model {
         passed
     }
 
+    // Where a share is taken for probes.
+
+    /// What the next call brings along, in parts of what a probe costs. The
+    /// first of an episode is a part short of that, or a call would be taken
+    /// that has only just earned it, and not the one after. Those that
+    /// can't be taken save up for one.
+    fn saved_up(&self) -> u64 {
+        let of_now = self.asked_to_probe.iter().filter(|call| call.generation == self.generation());
+        of_now.fold(MILLION - 1, |saved, call| match call.passed {
+            true => saved + call.earned - MILLION,
+            false => (saved + call.earned).min(MILLION),
+        })
+    }
+
+    fn is_next_probe(&self) -> bool {
+        self.saved_up() + self.setup.probing.parts() >= MILLION
+    }
+
+    fn ask_to_probe(&mut self) -> bool {
+        let earned = self.setup.probing.parts();
+        let passed = self.permits_left() > 0 && self.is_next_probe();
+        if earned == MILLION {
+            return passed;
+        }
+        match (passed, self.is_next_probe()) {
+            (true, _) => self.note("taken as a probe by the share"),
+            (false, true) => self.note("saved up for a probe"),
+            (false, false) => self.note("no probe by the share"),
+        }
+        self.asked_to_probe.push(Asked { generation: self.generation(), earned, passed });
+        passed
+    }
+
     /// Whether the machine is asked for each call though it is not open.
     fn asks_each_call(&self) -> bool {
         let last = self.throttled.last().filter(|last| last.generation == self.generation());
@@ -1148,6 +1199,9 @@ impl Model {
         if era.state == State::Open && era.since + era.wait > latest {
             era.wait = latest - era.since;
             self.note("cut its wait");
+        }
+        if self.setup.probing.parts() == MILLION {
+            self.asked_to_probe.clear();
         }
         if self.is_probing() {
             let lease = self.lease();
@@ -1504,12 +1558,19 @@ impl Model {
                 let percent = self.setup.ramp.map(|over| (over / 100).max(1));
                 percent.min(self.ramp_end().map(|end| end - self.now))
             }
-            State::HalfOpen if self.permits_left() > 0 => None,
+            // Calls bring the next probe and not time, so it is a guess.
+            State::HalfOpen if self.permits_left() > 0 => {
+                (!self.is_next_probe()).then(|| (self.lease() / 100).max(MS))
+            }
             State::HalfOpen => self.next_lease_end().map(|end| end - self.now),
         }
     }
 
     fn admitted_share(&self) -> Option<f64> {
+        let probing = self.setup.probing.parts();
+        if self.is_probing() && probing < MILLION {
+            return Some(probing as f64 / MILLION as f64);
+        }
         let (share, whole) = self.share();
         let is_partial = share < whole || self.era().ramp.is_some();
         (self.lets_a_share_pass() && is_partial).then(|| share as f64 / whole as f64)
