@@ -140,8 +140,9 @@ impl AdminBuilder {
         self
     }
 
-    /// Makes `/readyz` depend on these circuits: 503 while one of them refuses
-    /// every call, or is not registered.
+    /// Makes `/readyz` depend on these circuits: 503 while one of them is open and
+    /// refuses every call, or is not registered. Once its wait is over it is 200
+    /// again, since without traffic there would never be a probe.
     ///
     /// Think twice. A service whose dependency is down can often still do
     /// something, and the orchestrator takes every replica out at once.

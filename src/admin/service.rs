@@ -283,7 +283,12 @@ impl Shared {
     fn is_ready(&self) -> bool {
         self.settings.ready_requires.iter().all(|name| {
             let circuit = self.settings.registry.get(name);
-            circuit.is_some_and(|circuit| view::met_by_callers(&circuit.snapshot()) != State::Open)
+            circuit.is_some_and(|circuit| {
+                let snapshot = circuit.snapshot();
+                // The try that ends an opening has to be asked for by somebody.
+                view::met_by_callers(&snapshot) != State::Open
+                    || snapshot.retry_after == Some(Duration::ZERO)
+            })
         })
     }
 
