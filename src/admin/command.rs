@@ -3,8 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    auth::AdminIdentity, fields::Fields, list::Filter, refusal::Refusal, route::Target,
-    service::Shared, view,
+    auth::AdminIdentity,
+    fields::Fields,
+    list::Filter,
+    refusal::Refusal,
+    route::{self, Target},
+    service::Shared,
+    view,
 };
 use crate::{Circuit, Override, Registry, SteerError};
 
@@ -225,14 +230,14 @@ impl Named {
     fn read(value: Value) -> Result<Self, Refusal> {
         let expected = "must be a list of strings, or of objects with id and if_generation";
         match value {
-            Value::String(id) => Ok(Self { id, if_generation: None }),
+            Value::String(id) => Ok(Self { id: route::as_told(id), if_generation: None }),
             Value::Object(all) => {
                 let mut fields = Fields::of(all, "ids.");
                 let if_generation = fields.number("if_generation")?;
                 let id = fields.text("id")?;
                 fields.finish()?;
                 let id = id.ok_or_else(|| Refusal::invalid("ids.id", "is needed"))?;
-                Ok(Self { id, if_generation })
+                Ok(Self { id: route::as_told(id), if_generation })
             }
             _ => Err(Refusal::invalid("ids", expected)),
         }

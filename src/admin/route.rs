@@ -64,7 +64,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, Refusal> {
         ["api", "v1", "bulk"] => post(Target::Bulk),
         ["api", "v1", "circuits", ref rest @ ..] => match *rest {
             [id] => get(Route::Circuit(decode(id)?)),
-            [id, action] if is_action(action) && *method != Method::GET => {
+            [id, action] if is_action(action) && !matches!(*method, Method::GET | Method::HEAD) => {
                 steer(method, decode(id)?, action)
             }
             [name, key] => get(Route::Circuit(id_of(name, key)?)),
@@ -95,6 +95,14 @@ fn id_of(name: &str, key: &str) -> Result<String, Refusal> {
     Ok(format!("{}/{}", decode(name)?, encode(&decode(key)?)))
 }
 
+/// An id as it is told, however much of its key is encoded.
+pub(super) fn as_told(id: String) -> String {
+    let told = id
+        .split_once('/')
+        .and_then(|(name, key)| Some(format!("{name}/{}", encode(&decode(key).ok()?))));
+    told.unwrap_or(id)
+}
+
 /// Text as one segment of a path.
 pub(super) fn encode(text: &str) -> PercentEncode<'_> {
     const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -120,6 +128,8 @@ mod tests {
         assert_eq!(route("/api/v1/circuits/hosts%2Fa%252Fb"), circuit("hosts/a%2Fb"));
         assert_eq!(route("/api/v1/circuits/hosts/a%2Fb"), circuit("hosts/a%2Fb"));
         assert_eq!(route("/api/v1/circuits/hosts/override"), circuit("hosts/override"));
+        let head = find(&Method::HEAD, "/api/v1/circuits/hosts/override").ok();
+        assert_eq!(head, circuit("hosts/override"));
         assert_eq!(
             find(&Method::POST, "/api/v1/circuits/hosts/a%2fb/reset").ok(),
             Some(Route::Steer(Target::Reset("hosts/a%2Fb".into())))

@@ -423,6 +423,14 @@ async fn readiness_depends_on_circuits_only_if_asked_to() {
     late.clear_override();
     late.trip();
     assert_eq!(probe(&asked, "/readyz").await, unavailable);
+    let wait = late.snapshot().retry_after.unwrap();
+    site.clock.advance(wait - Duration::from_nanos(1));
+    assert_eq!(probe(&asked, "/readyz").await, unavailable);
+    site.clock.advance(Duration::from_nanos(1));
+    assert_eq!(probe(&asked, "/readyz").await, ok, "or nobody would come to try");
+    assert_eq!(late.state(), State::Open, "and nobody has");
+    late.set_override(Override::force_open());
+    assert_eq!(probe(&asked, "/readyz").await, unavailable);
 }
 
 #[tokio::test]
@@ -465,5 +473,14 @@ async fn one_of_a_group_is_found_by_its_id_whatever_its_key_is() {
             );
         }
         assert_eq!(hosts.get(key).unwrap().state(), State::Closed);
+        // However it is written, in bulk it is one.
+        let (_, told) = id.split_once('/').unwrap();
+        let encoded = key.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let body = json!({
+            "action": "open", "reason": "a drill", "confirm": 1,
+            "ids": [format!("hosts/{told}"), format!("hosts/{encoded}")],
+        });
+        let said = site.ask(Ask::command(Method::POST, "/api/v1/bulk", &body)).await;
+        assert_eq!(said.json(), json!({ "changed": 1, "unchanged": 0, "failed": [] }), "{key}");
     }
 }
