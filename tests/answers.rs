@@ -8,7 +8,7 @@ use tower::{
 };
 use tower_breaker::{
     Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, HttpClassifier, ManualClock,
-    Override, grpc_unavailable, handle_error, service_unavailable,
+    Override, Probes, grpc_unavailable, handle_error, service_unavailable,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,6 +69,15 @@ fn a_grpc_answer_is_unavailable_with_the_milliseconds_to_wait_rounded_up() {
         assert_eq!(header(&response, "grpc-message"), Some(&*refusal(wait).to_string()));
         assert_eq!(header(&response, "grpc-retry-pushback-ms"), Some(millis));
     }
+    let circuit = Circuit::new(
+        Config::builder("inventory").probes(Probes::new(9).share(0.25)).build().unwrap(),
+    );
+    circuit.trip();
+    circuit.end_wait().unwrap();
+    let refusal = (0..2).find_map(|_| circuit.try_acquire().err()).unwrap();
+    let response = grpc_unavailable::<String>(refusal);
+    let said = header(&response, "grpc-message").unwrap();
+    assert!(said.starts_with("circuit inventory lets 25%25 of its calls pass"), "{said}");
     let response = grpc_unavailable::<String>(refusal_for_good());
     assert_eq!(header(&response, "grpc-retry-pushback-ms"), None);
 }

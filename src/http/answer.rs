@@ -100,8 +100,8 @@ pub fn grpc_unavailable<B: Default>(open: CircuitOpen) -> Response<B> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from_static("14"));
-    // Of a name, digits and spaces, so nothing that wants percent-encoding.
-    if let Ok(message) = HeaderValue::try_from(open.to_string()) {
+    // Percent-encoded, as gRPC wants it: of all that a refusal says only this.
+    if let Ok(message) = HeaderValue::try_from(open.to_string().replace('%', "%25")) {
         headers.insert("grpc-message", message);
     }
     if let Some(wait) = open.retry_after() {

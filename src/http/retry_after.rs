@@ -18,20 +18,25 @@ pub(super) fn hint(status: StatusCode, headers: &HeaderMap) -> Option<Duration> 
 /// gRPC's `grpc-retry-pushback-ms`; a negative one says not to retry at all,
 /// which is no time.
 pub(super) fn grpc_pushback(headers: &HeaderMap) -> Option<Duration> {
-    text(headers, "grpc-retry-pushback-ms")?.parse().ok().map(Duration::from_millis)
+    whole(text(headers, "grpc-retry-pushback-ms")?).map(Duration::from_millis)
 }
 
 /// Seconds, or a date. A date is taken against the server's own `date`, so
 /// that its clock need not agree with ours.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, RETRY_AFTER.as_str())?;
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit mean very long.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    if let Some(seconds) = whole(value) {
+        return Some(Duration::from_secs(seconds));
     }
     let until = httpdate::parse_http_date(value).ok()?;
     let date = text(headers, DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     until.duration_since(date.unwrap_or_else(today)).ok()
+}
+
+/// More digits than fit mean very long.
+fn whole(value: &str) -> Option<u64> {
+    let is_whole = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    is_whole.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -83,8 +88,10 @@ mod tests {
     fn a_grpc_server_pushes_back_in_milliseconds() {
         let name = "grpc-retry-pushback-ms";
         assert_eq!(asked(200, &[(name, "1500")]), Some(Duration::from_millis(1500)));
-        for value in ["-1", "", "soon"] {
+        for value in ["-1", "", "soon", "+1"] {
             assert_eq!(asked(200, &[(name, value)]), None, "{value:?}");
         }
+        let endless = "9".repeat(40);
+        assert_eq!(asked(200, &[(name, &endless)]), Some(Duration::from_millis(u64::MAX)));
     }
 }
