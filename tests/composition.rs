@@ -5,6 +5,7 @@
 
 use std::{
     future::{Future, Ready, ready},
+    io,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
@@ -540,6 +541,16 @@ mod load_shed {
         dependency.set(Mood::Well);
         assert_eq!(ask(&mut service).await.unwrap(), "served");
         assert_eq!(circuit.state(), State::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_it_shed_is_ignored_however_it_is_wrapped() {
+        let clock = ManualClock::new();
+        let circuit = circuit(touchy(&clock));
+        let shed = || io::Error::other(BoxError::from(io::Error::other(Overloaded::new())));
+        let inner = tower::service_fn(|()| ready(Err::<(), BoxError>(shed().into())));
+        breaker(&circuit, WhenOpen::Error).layer(inner).oneshot(()).await.unwrap_err();
+        assert_eq!(circuit.snapshot().totals.ignored, 1);
     }
 
     #[tokio::test(start_paused = true)]

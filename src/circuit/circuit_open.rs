@@ -1,6 +1,6 @@
 //! The refusal of a call.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, iter, sync::Arc, time::Duration};
 
 use crate::{machine::Rejection, state::State, time::nanos};
 
@@ -103,20 +103,22 @@ impl CircuitOpen {
 
     /// The first refusal in an error's chain of sources, itself included.
     pub fn find_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(open) = error.downcast_ref() {
-                return Some(open);
-            }
-            next = match error.downcast_ref::<std::io::Error>().map(std::io::Error::get_ref) {
-                // An I/O error names as its source not the error it carries
-                // but that one's source.
-                Some(Some(carried)) => Some(carried),
-                _ => error.source(),
-            };
-        }
-        None
+        chain(error).find_map(|error| error.downcast_ref())
     }
+}
+
+/// An error and what it wraps, from the outside in.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| {
+        match error.downcast_ref::<io::Error>().map(io::Error::get_ref) {
+            // An I/O error names as its source not the error it carries but that
+            // one's source.
+            Some(Some(carried)) => Some(carried),
+            _ => error.source(),
+        }
+    })
 }
 
 impl fmt::Display for CircuitOpen {

@@ -50,6 +50,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::circuit_open::chain;
 #[cfg(feature = "health-check")]
 pub use self::health_check::HealthCheck;
 #[cfg(feature = "keyed")]
