@@ -1018,6 +1018,8 @@ mod extractors {
     fn the_route_is_the_first_segments() {
         for (segments, uri, expected) in [
             (0, "/api/users", "/"),
+            (0, "*", "/"),
+            (1, "*", "*"),
             (1, "/", "/"),
             (1, "/api", "/api"),
             (1, "/api/", "/api"),

@@ -432,7 +432,7 @@ fn what_was_not_saved_here_is_refused_by_its_field() {
     };
     assert!(read(|_| {}).is_ok());
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 9] = [
         (
             |saved| saved["state"] = json!("ajar"),
             "state is \"ajar\", but must be one of `closed`, `open`, `half_open`",
@@ -449,7 +449,11 @@ fn what_was_not_saved_here_is_refused_by_its_field() {
             |saved| saved["cause"]["code"] = json!("moonlight"),
             "cause.code is \"moonlight\", but must be that of a cause that opens a circuit",
         ),
-        (|saved| saved["cause"]["code"] = json!("quorum"), "the key `open` is missing"),
+        (|saved| saved["cause"]["code"] = json!("quorum"), "the key `cause.open` is missing"),
+        (
+            |saved| saved["cause"] = json!({ "code": "failure_rate", "calls": -1 }),
+            "cause.calls is -1, but must be a whole number, at least 0 and at most",
+        ),
         (
             |saved| saved["active_override"]["kind"] = json!("no"),
             "active_override.kind is \"no\", but must be one of `force_open`, `force_closed`, `observe_only`",

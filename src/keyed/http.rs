@@ -77,7 +77,7 @@ impl ByRoute {
     fn prefix(self, path: &str) -> &str {
         let end = path.match_indices('/').nth(self.segments).map_or(path.len(), |(at, _)| at);
         match &path[..end] {
-            "" => "/",
+            prefix if prefix.is_empty() || self.segments == 0 => "/",
             prefix => prefix,
         }
     }

@@ -277,21 +277,21 @@ impl Serialize for SavedCause<'_> {
 #[derive(Default)]
 struct CauseTable {
     code: Option<String>,
-    /// Counts, by their key.
+    /// Counts, by their setting.
     counts: Vec<(&'static str, u64)>,
     threshold: Option<f64>,
     slower_than: Option<Duration>,
 }
 
 impl CauseTable {
-    fn count<E: de::Error>(&self, key: &'static str) -> Result<u64, E> {
-        let count = self.counts.iter().find(|(known, _)| *known == key);
-        required(count.map(|(_, count)| *count), key)
+    fn count<E: de::Error>(&self, setting: &'static str) -> Result<u64, E> {
+        let count = self.counts.iter().find(|(known, _)| *known == setting);
+        required(count.map(|(_, count)| *count), setting)
     }
 
-    fn small<E: de::Error>(&self, key: &'static str) -> Result<u32, E> {
+    fn small<E: de::Error>(&self, setting: &'static str) -> Result<u32, E> {
         // None was written larger.
-        Ok(u32::try_from(self.count::<E>(key)?).unwrap_or(u32::MAX))
+        Ok(u32::try_from(self.count::<E>(setting)?).unwrap_or(u32::MAX))
     }
 }
 
@@ -325,7 +325,20 @@ impl Table for CauseTable {
             "slower_than" => {
                 self.slower_than = Some(from.next_value_seed(Span("cause.slower_than"))?);
             }
-            _ => self.counts.push((key, from.next_value_seed(Whole(key, u64::MAX))?)),
+            _ => {
+                let setting = match key {
+                    "failures" => "cause.failures",
+                    "calls" => "cause.calls",
+                    "slow" => "cause.slow",
+                    "unfinished" => "cause.unfinished",
+                    "timed_out" => "cause.timed_out",
+                    "probes" => "cause.probes",
+                    "required" => "cause.required",
+                    "open" => "cause.open",
+                    _ => "cause.keys",
+                };
+                self.counts.push((setting, from.next_value_seed(Whole(setting, u64::MAX))?));
+            }
         }
         Ok(())
     }
@@ -334,33 +347,33 @@ impl Table for CauseTable {
         let threshold = || required(self.threshold, "cause.threshold");
         Ok(match required(self.code.as_deref(), "cause.code")? {
             "failure_rate" => Cause::FailureRate {
-                failures: self.count("failures")?,
-                calls: self.count("calls")?,
+                failures: self.count("cause.failures")?,
+                calls: self.count("cause.calls")?,
                 threshold: threshold()?,
             },
             "consecutive_failures" => Cause::ConsecutiveFailures {
-                failures: self.small("failures")?,
+                failures: self.small("cause.failures")?,
                 // Casting a float to an integer saturates.
                 threshold: threshold()? as u32,
             },
             "slow_call_rate" => Cause::SlowCallRate {
-                slow: self.count("slow")?,
-                calls: self.count("calls")?,
-                unfinished: self.count("unfinished")?,
+                slow: self.count("cause.slow")?,
+                calls: self.count("cause.calls")?,
+                unfinished: self.count("cause.unfinished")?,
                 threshold: threshold()?,
                 slower_than: required(self.slower_than, "cause.slower_than")?,
             },
             "probes_failed" => Cause::ProbesFailed {
-                failures: self.small("failures")?,
-                timed_out: self.small("timed_out")?,
-                probes: self.small("probes")?,
-                required: self.small("required")?,
+                failures: self.small("cause.failures")?,
+                timed_out: self.small("cause.timed_out")?,
+                probes: self.small("cause.probes")?,
+                required: self.small("cause.required")?,
             },
             "started_open" => Cause::StartedOpen,
             "quorum" => Cause::Quorum {
-                open: self.count("open")?,
-                keys: self.count("keys")?,
-                required: self.count("required")?,
+                open: self.count("cause.open")?,
+                keys: self.count("cause.keys")?,
+                required: self.count("cause.required")?,
             },
             "tripped" => Cause::Tripped,
             other => {
