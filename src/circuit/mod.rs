@@ -245,7 +245,8 @@ impl Circuit {
     /// it.
     ///
     /// Reading changes nothing. Open turns into half-open when a call is
-    /// admitted, not before.
+    /// admitted, or somebody ends the wait by hand or by a health check, not
+    /// before.
     pub fn state(&self) -> State {
         match self.0.gate.0.load() {
             gate if gate.looks_closed() => State::Closed,
@@ -443,10 +444,16 @@ impl Circuit {
         self.ask_machine_at(now, true, true)
     }
 
-    /// Whether a permit would be granted `now`.
+    /// Whether a permit would be granted `now`; if not, that was a call that asked.
     #[cfg(feature = "shadow")]
     fn admits_at(&self, now: Time) -> bool {
-        self.0.update_at(now, |core, now, facts| core.machine.look(now, facts)).is_ok()
+        self.0.update_at(now, |core, now, facts| {
+            let is_admitted = core.machine.look(now, facts).is_ok();
+            if !is_admitted {
+                core.machine.pass_over();
+            }
+            is_admitted
+        })
     }
 
     /// Whether everybody goes on as far as the call.

@@ -111,7 +111,8 @@ pub struct Unknown {
     /// It would have let them through. They changed nothing: it is not known
     /// how they would have gone.
     pub passed: u64,
-    /// It would have refused them too.
+    /// It would have refused them too: where it lets only a share pass, they are
+    /// calls that asked.
     pub rejected: u64,
 }
 

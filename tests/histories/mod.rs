@@ -8,7 +8,7 @@ use std::{
 use proptest::{collection::vec, option, prelude::*};
 use tower_breaker::{
     Backoff, Circuit, Config, ConfigBuilder, ManualClock, Observer, Outcome, Permit, Probes,
-    Transition, Window,
+    Throttle, Transition, Window,
 };
 
 /// One thing that happens.
@@ -45,11 +45,16 @@ pub(crate) fn rules(name: &'static str) -> impl Strategy<Value = ConfigBuilder> 
         (1..8u32).prop_map(Window::count),
         (millis(50..3_000), 1..5u32).prop_map(|(span, n)| Window::time(span).buckets(n)),
     ];
-    let probes = (1..4u32, option::of(millis(1..1_500)));
+    let share = option::weighted(0.3, 0.05..1.0f64);
+    let throttle = option::weighted(0.3, (1.0..3.0f64, 0..8u64));
+    let probes = (1..4u32, option::of(millis(1..1_500)), share);
+    let passes = (option::weighted(0.4, millis(1..2_000)), throttle);
     let slow = option::of((millis(1..300), 0.1..1.0f64));
     let wait = (millis(1..700), 0..3u32);
-    (window, 0.1..1.0f64, millis(0..400), option::of(1..5u32), slow, wait, probes).prop_map(
-        move |(window, rate, sustained, row, slow, (wait, jitter), (permits, lease))| {
+    let opens = (window, 0.1..1.0f64, millis(0..400), option::of(1..5u32), slow);
+    (opens, wait, probes, passes).prop_map(
+        move |(opens, (wait, jitter), (permits, lease, share), (ramp, throttle))| {
+            let (window, rate, sustained, row, slow) = opens;
             let mut config = Config::builder(name)
                 .window(window)
                 .minimum_calls(1)
@@ -62,8 +67,21 @@ pub(crate) fn rules(name: &'static str) -> impl Strategy<Value = ConfigBuilder> 
             if let Some((threshold, share)) = slow {
                 config = config.slow_calls(threshold, share);
             }
-            let probes = Probes::new(permits);
-            config.probes(lease.map_or(probes, |lease| probes.lease(lease)))
+            if let Some(over) = ramp {
+                config = config.ramp(over);
+            }
+            if let Some((k, minimum)) = throttle {
+                let throttle = Throttle::new(k).window(Duration::from_secs(1));
+                config = config.throttle(throttle.minimum_calls(minimum));
+            }
+            let mut probes = Probes::new(permits);
+            if let Some(lease) = lease {
+                probes = probes.lease(lease);
+            }
+            if let Some(share) = share {
+                probes = probes.share(share);
+            }
+            config.probes(probes)
         },
     )
 }
