@@ -71,7 +71,9 @@ impl Backoff {
     pub(crate) fn in_words(&self) -> String {
         let Self { initial, max, factor, jitter, .. } = self;
         let growth = match factor {
-            1.0 => String::new(),
+            1.0 if initial == max => String::new(),
+            // So far only by a server's hint.
+            1.0 => format!(" to {max:?}"),
             _ => format!(" growing by {factor} to {max:?}"),
         };
         format!("{initial:?}{growth}, jitter {jitter}")

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    cause::Percent,
+    ratio::Ratio,
     rules::{Cancellation, Rules},
 };
 
@@ -42,18 +42,16 @@ fn settings(rules: &Rules) -> [(&'static str, String); 12] {
     [
         ("window", rules.window.in_words()),
         ("minimum_calls", rules.minimum_calls.to_string()),
-        (
-            "failure_rate",
-            or_off(rules.failure_rate.map(|rate| Percent(rate.as_fraction()).to_string())),
-        ),
+        ("failure_rate", or_off(rules.failure_rate.map(percent))),
         ("sustained_for", format!("{:?}", rules.sustained_for)),
         ("consecutive_failures", or_off(rules.consecutive_failures.map(|most| most.to_string()))),
         (
             "slow_calls",
-            or_off(rules.slow_calls.map(|rule| {
-                let share = Percent(rule.rate.as_fraction());
-                format!("{share} slower than {:?}", rule.threshold)
-            })),
+            or_off(
+                rules
+                    .slow_calls
+                    .map(|rule| format!("{} slower than {:?}", percent(rule.rate), rule.threshold)),
+            ),
         ),
         ("throttle", or_off(rules.throttle.map(|throttle| throttle.in_words()))),
         ("warm_up", format!("{:?}", rules.warm_up)),
@@ -68,6 +66,11 @@ fn settings(rules: &Rules) -> [(&'static str, String); 12] {
             },
         ),
     ]
+}
+
+/// To the last digit: what is not the same does not read the same.
+fn percent(share: Ratio) -> String {
+    format!("{} %", share.as_percent())
 }
 
 impl fmt::Display for ConfigChange {

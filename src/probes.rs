@@ -103,10 +103,8 @@ impl Probes {
     }
 
     pub(crate) fn in_words(&self) -> String {
-        let share = self.share_of_calls().map(|share| {
-            // In percent as it was written, without what binary adds to it.
-            format!(", {} % of the calls", f64::from(share.parts()) / 1e4)
-        });
+        let share =
+            self.share_of_calls().map(|share| format!(", {} % of the calls", share.as_percent()));
         let share = share.unwrap_or_default();
         let lease = self.lease.map(|lease| format!(", lease {lease:?}")).unwrap_or_default();
         format!("{} of {} must succeed{lease}{share}", self.required(), self.permits)

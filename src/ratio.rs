@@ -41,6 +41,11 @@ impl Ratio {
     pub(crate) fn as_fraction(self) -> f64 {
         f64::from(self.0) / f64::from(Self::WHOLE)
     }
+
+    /// In percent as it was written, without what binary adds to it.
+    pub(crate) fn as_percent(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE / 100)
+    }
 }
 
 #[cfg(test)]
