@@ -24,7 +24,8 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{
     Backoff, Beyond, ByHeader, ByHost, ByRoute, Cause, Circuit, CircuitOpen, Config, ConfigBuilder,
     Key, KeyOf, KeyedCircuitBreakerLayer, KeyedCircuits, ManualClock, Observer, Outcome, Override,
-    Permit, Probes, Quorum, ResultClassifier, State, Transition, Window, service_unavailable,
+    Permit, Probes, Quorum, ResultClassifier, State, Throttle, Transition, Window,
+    service_unavailable,
 };
 use tower_test::{assert_request_eq, mock};
 use tracing_subscriber::layer::SubscriberExt;
@@ -185,6 +186,35 @@ mod bounds {
         // What it remembers is still there.
         fail(&circuits, "troubled");
         assert_eq!(circuits.get("troubled").unwrap().state(), State::Open);
+    }
+
+    #[test]
+    fn so_it_does_before_one_that_throttles() {
+        let clock = ManualClock::new();
+        let config = Config::builder("throttled")
+            .clock(&clock)
+            .no_failure_rate()
+            .window(Window::count(1))
+            .minimum_calls(1)
+            .throttle(Throttle::new(1.0).minimum_calls(1));
+        let circuits = KeyedCircuits::builder(config.build().unwrap()).capacity(2).build().unwrap();
+        let calls = |times, outcome| {
+            for _ in 0..times {
+                if let Ok(permit) = circuits.try_acquire("throttled") {
+                    permit.record(outcome);
+                }
+            }
+        };
+        calls(2, Outcome::Failure);
+        calls(20, Outcome::Success);
+        let seen = circuits.get("throttled").unwrap().snapshot();
+        assert_eq!((seen.window.failures, seen.admitted_share.is_some()), (0, true));
+        circuits.evict_idle();
+        clock.advance(SECOND);
+        circuits.get_or_create("blank");
+        clock.advance(SECOND);
+        circuits.get_or_create("new");
+        assert_eq!(keys(&circuits), ["throttled", "new"].map(str::to_owned).into());
     }
 
     #[test]

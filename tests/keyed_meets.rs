@@ -328,6 +328,24 @@ fn ramps_that_are_over_hold_neither_the_guard_nor_make_a_quorum() {
     assert_eq!((family.parent().unwrap().state(), family.open()), (State::Closed, 1));
 }
 
+/// Nor has anybody to call the parent, or to look at it.
+#[test]
+fn a_parent_whose_ramp_is_over_listens_again() {
+    let clock = ManualClock::new();
+    let parent = named("parent", &clock).ramp(10 * SECOND).build().unwrap();
+    let config = named("keys", &clock).build().unwrap();
+    let family = KeyedCircuits::builder(config).parent(parent, Quorum::count(3)).build().unwrap();
+    let keys = ["a", "b", "c"].map(|key| family.get_or_create(key));
+    family.parent().unwrap().trip();
+    clock.advance(5 * SECOND);
+    family.try_acquire("a").unwrap().record(Outcome::Success);
+    assert_eq!(family.parent().unwrap().state(), State::HalfOpen);
+    clock.advance(10 * SECOND);
+    keys.iter().for_each(Circuit::trip);
+    assert_eq!(family.parent().unwrap().state(), State::Open);
+    assert!(family.try_acquire("x").is_err());
+}
+
 /// Registers nothing, loudly.
 struct Loud;
 

@@ -74,6 +74,8 @@ impl Circuit {
     /// Opens it for a reason of the group's, if it is closed.
     pub(crate) fn open_because(&self, cause: Cause) {
         self.0.update(|machine, now, facts| {
+            // A ramp may have ended that nobody has looked at since.
+            machine.revision_at(now, facts);
             if machine.state() == State::Closed {
                 machine.trip(cause, now, facts);
             }
@@ -121,6 +123,7 @@ impl Circuit {
         }
         match view.state {
             State::Closed if view.window.failures + view.window.slow > 0 => Standing::Closed,
+            State::Closed if view.admitted_share.is_some() => Standing::Closed,
             State::Closed if self.is_held() => Standing::Closed,
             State::Closed => Standing::Blank,
             State::Open if view.wait_left.is_zero() => Standing::Due(None),
