@@ -2,8 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -378,6 +380,43 @@ fn a_hint_is_spread_upwards_and_only_heard_by_the_machine_that_asked() {
     let spread: Vec<_> = (0..50).map(|seed| opened_for(0.2, seed, None)).collect();
     assert!(spread.iter().all(|wait| (30 * SECOND..=36 * SECOND).contains(wait)));
     assert!(spread.windows(2).any(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn the_hint_of_a_probe_that_has_lost_its_lease_is_not_heard() {
+    let clock = ManualClock::new();
+    let config = Config::builder("hints")
+        .open_for(Backoff::exponential(SECOND, 60 * SECOND).jitter(0.0))
+        .probes(Probes::new(3).successes(1).lease(SECOND))
+        .clock(&clock);
+    let layer = CircuitBreakerLayer::new(config.build().unwrap());
+    let circuit = layer.circuit().clone();
+    let is_answered = &AtomicBool::new(false);
+    let service = layer.layer(service_fn(move |is_late: bool| async move {
+        poll_fn(|_| match is_late && !is_answered.load(Relaxed) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
+        let mut answer = Response::builder().status(503);
+        if is_late {
+            answer = answer.header("retry-after", "30");
+        }
+        Ok::<_, BoxError>(answer.body(()).unwrap())
+    }));
+    circuit.trip();
+    clock.advance(SECOND);
+    let mut late = pin!(service.clone().oneshot(true));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(late.as_mut().poll(&mut context).is_pending());
+    clock.advance(SECOND);
+    is_answered.store(true, Relaxed);
+    assert!(late.as_mut().poll(&mut context).is_ready());
+    assert_eq!(circuit.state(), State::HalfOpen);
+    for _ in 0..2 {
+        now(service.clone().oneshot(false)).unwrap();
+    }
+    assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(2 * SECOND));
 }
 
 #[test]

@@ -145,7 +145,9 @@ fn observers_hear_of_the_share_when_half_open_begins_and_when_it_is_set() {
     assert_eq!(ask(&circuit, 100).len(), 29);
     circuit.reconfigure(config(&clock, probes.share(0.5)).build().unwrap()).unwrap();
     assert_eq!(ask(&circuit, 100).len(), 50);
-    assert_eq!(*shares.0.lock().unwrap(), [0.29, 0.5]);
+    circuit.reconfigure(config(&clock, Probes::new(1_000)).build().unwrap()).unwrap();
+    assert_eq!(circuit.snapshot().admitted_share, None);
+    assert_eq!(*shares.0.lock().unwrap(), [0.29, 0.5, 0.0], "probing, as without a share");
 }
 
 #[test]

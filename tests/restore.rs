@@ -110,6 +110,23 @@ fn half_open_it_knows_how_long_it_was_open() {
 }
 
 #[test]
+fn on_the_ramp_it_knows_how_long_it_was_open() {
+    let (clock, config) = (ManualClock::new(), config().ramp(60 * SECOND));
+    let before =
+        Process { circuit: Circuit::new(config.clone().clock(&clock).build().unwrap()), clock };
+    before.circuit.trip();
+    before.clock.advance(10 * SECOND);
+    before.call(Outcome::Success);
+    before.clock.advance(30 * SECOND);
+    let saved = before.circuit.save();
+    assert_eq!((saved.state, saved.wait), (State::HalfOpen, 10 * SECOND));
+    assert_eq!(saved.wait_left, Duration::ZERO);
+    let after = Process::restored(saved, SECOND, config);
+    after.call(Outcome::Success);
+    assert_eq!(after.circuit.save().wait, 10 * SECOND);
+}
+
+#[test]
 fn rules_that_end_a_wait_no_sooner_leave_it_as_it_was() {
     let before = Process::new();
     before.circuit.trip();

@@ -203,8 +203,8 @@ impl HalfOpen {
 
     /// How long until one that is refused may pass: until the end of the next
     /// lease if no permit is left. By its share alone it is a matter of calls and
-    /// not of time; who waits in vain comes often enough to be taken within one
-    /// lease even if nobody else asks.
+    /// not of time; who waits in vain for a percent or more comes often enough to be
+    /// taken within one lease even if nobody else asks.
     pub(super) fn retry_after(&self, now: Time) -> Option<Duration> {
         if self.permits_left() == 0 {
             return self.next_deadline().map(|deadline| deadline.since(now));

@@ -571,9 +571,12 @@ impl Machine {
         facts: &mut Facts,
     ) {
         self.settle(now, facts);
-        let is_heard = match &self.overlay {
-            Some(overlay) if overlay.kind == OverrideKind::ForceClosed => false,
-            _ => ticket.role() != Role::PassedOver,
+        let is_heard = match (&self.overlay, ticket.role()) {
+            (Some(overlay), _) if overlay.kind == OverrideKind::ForceClosed => false,
+            (_, Role::PassedOver) => false,
+            // It has failed by then, and its late answer counts for nothing.
+            (_, Role::Probe(probe)) => !self.lapsed.contains(&probe),
+            _ => true,
         };
         if is_heard && ticket.generation == self.generation {
             self.hinted_until = self.hinted_until.max(Some(self.now.after(retry_after)));
@@ -690,8 +693,11 @@ impl Machine {
             }
             Phase::Open(_) => {}
             Phase::HalfOpen(half_open) => {
+                let before = half_open.percent();
                 half_open.reconfigure(&self.rules.probes, now);
-                if let Some(percent) = half_open.percent() {
+                if half_open.percent() != before {
+                    // Without one there are probes, and no share.
+                    let percent = half_open.percent().unwrap_or(0);
                     facts.happened.push(Fact::Share { percent });
                 }
                 let decision = half_open.decision(&self.rules.probes);
@@ -801,7 +807,7 @@ impl Machine {
                 self.enter(half_open, cause, None, self.now, facts);
             }
             (true, Some(over)) => {
-                let ramp = Ramp::new(over, self.now, &self.rules);
+                let ramp = Ramp::new(over, wait, self.now, &self.rules);
                 self.enter(Phase::Ramp(ramp), cause, None, self.now, facts);
                 if let Phase::Ramp(ramp) = &mut self.phase {
                     ramp.tell_share(self.now, facts);
@@ -856,11 +862,7 @@ impl Machine {
                 Phase::Open(open) => self.hold.is_some() && now >= open.until,
                 Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => false,
             },
-            wait: match &self.phase {
-                Phase::Open(open) => open.wait,
-                Phase::HalfOpen(half_open) => half_open.waited(),
-                Phase::Closed(_) | Phase::Ramp(_) => Duration::ZERO,
-            },
+            wait: self.wait(),
             wait_left: match &self.phase {
                 Phase::Open(open) => open.until.since(now),
                 Phase::Closed(_) | Phase::HalfOpen(_) | Phase::Ramp(_) => Duration::ZERO,
@@ -882,6 +884,16 @@ impl Machine {
             Phase::Closed(_) => State::Closed,
             Phase::Open(_) => State::Open,
             Phase::HalfOpen(_) | Phase::Ramp(_) => State::HalfOpen,
+        }
+    }
+
+    /// The wait that began with the last opening; zero while closed.
+    fn wait(&self) -> Duration {
+        match &self.phase {
+            Phase::Open(open) => open.wait,
+            Phase::HalfOpen(half_open) => half_open.waited(),
+            Phase::Ramp(ramp) => ramp.waited(),
+            Phase::Closed(_) => Duration::ZERO,
         }
     }
 
@@ -1060,12 +1072,19 @@ impl Machine {
     /// it, time alone ends nothing.
     #[inline(never)]
     fn settle_what_ends(&mut self, facts: &mut Facts) {
-        if self.overlay.as_ref().and_then(|o| o.until).is_some_and(|until| until <= self.now) {
-            self.lift_override(facts);
+        if let Some(until) = self.overlay.as_ref().and_then(|o| o.until) {
+            if until <= self.now {
+                self.settle_phase(until, facts);
+                self.lift_override(facts);
+            }
         }
+        self.settle_phase(self.now, facts);
+    }
+
+    fn settle_phase(&mut self, now: Time, facts: &mut Facts) {
         // Probes whose leases end together fail together; ones whose leases
         // end after the circuit has opened again are late, and stale.
-        while let Some((Lapse { at, mut unanswered }, decision)) = self.next_lapse() {
+        while let Some((Lapse { at, mut unanswered }, decision)) = self.next_lapse(now) {
             if !unanswered.is_empty() {
                 let probes = unanswered.len() as u64;
                 self.totals.failure += probes;
@@ -1076,16 +1095,16 @@ impl Machine {
         }
         if let Phase::Ramp(ramp) = &self.phase {
             let end = ramp.end();
-            if end <= self.now {
+            if end <= now {
                 self.close(Cause::RampCompleted { over: end.since(ramp.began()) }, end, facts);
             }
         }
     }
 
-    fn next_lapse(&mut self) -> Option<(Lapse, Decision)> {
+    fn next_lapse(&mut self, now: Time) -> Option<(Lapse, Decision)> {
         match &mut self.phase {
             Phase::HalfOpen(half_open) => {
-                let lapse = half_open.lapse(self.now)?;
+                let lapse = half_open.lapse(now)?;
                 Some((lapse, half_open.decision(&self.rules.probes)))
             }
             Phase::Closed(_) | Phase::Open(_) | Phase::Ramp(_) => None,
@@ -1114,7 +1133,7 @@ impl Machine {
             Decision::Wait | Decision::GivenBack => {}
             Decision::Close(cause) => match self.rules.ramp {
                 Some(over) => {
-                    let mut ramp = Ramp::new(over, at, &self.rules);
+                    let mut ramp = Ramp::new(over, self.wait(), at, &self.rules);
                     ramp.tell_share(at, facts);
                     self.phase = Phase::Ramp(ramp);
                     facts.wake = true;

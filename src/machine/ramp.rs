@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Ramp {
     pub(super) calls: Closed,
+    /// For how long it had been open.
+    waited: Duration,
     began: Time,
     /// What of `over` had passed at `since`: at the beginning none.
     passed: u64,
@@ -29,9 +31,17 @@ pub(super) struct Ramp {
 }
 
 impl Ramp {
-    pub(super) fn new(over: Duration, began: Time, rules: &Rules) -> Self {
-        let calls = Closed::without_throttle(rules);
-        Self { calls, began, passed: 0, since: began, over: nanos(over), credit: 0, told: None }
+    pub(super) fn new(over: Duration, waited: Duration, began: Time, rules: &Rules) -> Self {
+        Self {
+            calls: Closed::without_throttle(rules),
+            waited,
+            began,
+            passed: 0,
+            since: began,
+            over: nanos(over),
+            credit: 0,
+            told: None,
+        }
     }
 
     /// Goes on over another time, from the share it has reached.
@@ -42,6 +52,10 @@ impl Ramp {
             |part: u64| (u128::from(part) * u128::from(over) / u128::from(self.over)) as u64;
         (self.passed, self.credit) = (scaled(self.elapsed(now)), scaled(self.credit));
         (self.since, self.over) = (now, over);
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
     }
 
     pub(super) fn began(&self) -> Time {
@@ -104,7 +118,7 @@ impl Ramp {
 impl Ramp {
     /// What decides its future.
     pub(super) fn essence(&self, now: Time, longest: Duration, into: &mut Vec<u64>) {
-        let Self { calls, began: _, passed: _, since: _, over, credit, told } = self;
+        let Self { calls, waited: _, began: _, passed: _, since: _, over, credit, told } = self;
         let late = now.since(self.end()).min(longest);
         into.extend([*over, *credit, self.elapsed(now), nanos(late)]);
         into.push(told.map_or(u64::MAX, u64::from));

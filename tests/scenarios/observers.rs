@@ -12,7 +12,8 @@ use std::{
 };
 
 use tower_breaker::{
-    Backoff, Cause, Circuit, Observer, Outcome, Probes, Snapshot, State, Transition, Window,
+    Backoff, Cause, Circuit, Observer, Outcome, Override, Probes, Snapshot, State, Transition,
+    Window,
 };
 
 use crate::support::{Bench, Log, SECOND, in_no_time, rules};
@@ -306,4 +307,47 @@ fn s107_calls_beside_what_is_not_told_yet_are_counted_and_tell_nothing_twice() {
             eager.0.end();
         }
     });
+}
+
+/// Whatever time has done by itself is told in the order in which it did it.
+#[test]
+fn an_override_that_ends_is_told_between_what_ended_before_and_after() {
+    #[derive(Clone, Default)]
+    struct Order(Arc<Mutex<Vec<String>>>);
+    impl Observer for Order {
+        fn on_transition(&self, transition: &Transition) {
+            self.0.lock().unwrap().push(format!("to {}", transition.to));
+        }
+        fn on_override(&self, _: &str, active: Option<&Override>) {
+            let what = if active.is_some() { "laid" } else { "lifted" };
+            self.0.lock().unwrap().push(what.to_owned());
+        }
+    }
+    for (lease, ramp, expected) in [
+        (3, None, ["laid", "to open", "lifted"]),
+        (7, None, ["laid", "lifted", "to open"]),
+        (3, Some(4), ["laid", "to closed", "lifted"]),
+        (3, Some(6), ["laid", "lifted", "to closed"]),
+    ] {
+        let order = Order::default();
+        let mut rules =
+            rules().probes(Probes::new(1).lease(lease * SECOND)).observer(order.clone());
+        if let Some(over) = ramp {
+            rules = rules.ramp(over * SECOND);
+        }
+        let bench = Bench::new(rules);
+        bench.circuit.trip();
+        bench.wait();
+        let probe = bench.permit();
+        if ramp.is_some() {
+            probe.record(Outcome::Success);
+        } else {
+            std::mem::forget(probe);
+        }
+        order.0.lock().unwrap().clear();
+        bench.circuit.set_override(Override::observe_only().expires_in(5 * SECOND));
+        bench.clock.advance(8 * SECOND);
+        bench.circuit.clear_override();
+        assert_eq!(*order.0.lock().unwrap(), expected, "{lease} {ramp:?}");
+    }
 }
