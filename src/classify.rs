@@ -46,8 +46,8 @@ use crate::{error::BoxError, outcome::Outcome};
 )]
 pub trait Classify<Response> {
     /// Decides. The latency is that from the call to the response's head; it
-    /// is zero if neither [`judges_latency`](Self::judges_latency) nor a rule
-    /// asked for it to be measured.
+    /// is zero if nobody asked for it to be measured: neither
+    /// [`judges_latency`](Self::judges_latency) nor a rule, say.
     fn classify(&self, result: Result<&Response, &BoxError>, latency: Duration) -> Outcome;
 
     /// Whether the latency matters, which costs two readings of the clock a

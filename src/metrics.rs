@@ -451,7 +451,7 @@ fn describe() {
     describe_gauge!(
         "circuit_breaker_admitted_share",
         Unit::Count,
-        "The share of calls that pass: 1 while closed, 0 while open or probing, between on the ramp"
+        "The share of calls that pass: 1 while closed, 0 while open or probing, between where a share passes"
     );
     describe_gauge!(
         "circuit_breaker_override",

@@ -25,7 +25,8 @@ pub struct Totals {
     /// Times a permit was refused or `poll_ready` answered with an error.
     pub rejected: u64,
     /// Calls that passed only because of
-    /// [`Override::observe_only`](crate::Override::observe_only).
+    /// [`Override::observe_only`](crate::Override::observe_only), or of a keyed
+    /// group that fails open.
     pub would_reject: u64,
     /// Transitions to open.
     pub opened: u64,

@@ -76,7 +76,7 @@ pub trait Observer: Send + Sync {
     }
 
     /// A call passed that would have been rejected, were it not for
-    /// [`Override::observe_only`].
+    /// [`Override::observe_only`] or a keyed group that fails open.
     fn on_would_reject(&self, circuit: &str) {
         let _ = circuit;
     }
@@ -89,8 +89,9 @@ pub trait Observer: Send + Sync {
 
     /// The share of calls that pass has changed by a whole percent, on the
     /// ramp, by the throttle or with the share of [`Probes`](crate::Probes). Told
-    /// when a call asks, when the ramp or half-open begins, and when the throttle
-    /// learns of a call's end.
+    /// when a call asks, when the ramp or half-open begins, when the throttle
+    /// learns of a call's end, and when another configuration or a reset changes it.
+    /// Half-open without a share it is 0.
     fn on_admitted_share(&self, circuit: &str, share: f64) {
         let _ = (circuit, share);
     }

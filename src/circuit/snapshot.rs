@@ -61,9 +61,10 @@ pub struct Snapshot {
     pub window: WindowSnapshot,
     /// How far the probes have come, while half-open and before the ramp.
     pub probes: Option<Progress>,
-    /// The share of calls that pass, from 0 to 1, while that is neither all
-    /// nor none of them: on the ramp, while throttled, and half-open with
-    /// [`Probes::share`](crate::Probes::share) set, as long as probes are left.
+    /// The share of calls that pass, from 0 to 1, where a share is what decides:
+    /// on the ramp, while throttled, and half-open with
+    /// [`Probes::share`](crate::Probes::share) set, which is for as long as probes
+    /// are left.
     pub admitted_share: Option<f64>,
     /// Whether it stays open beyond its wait until the
     /// [health check](crate::Circuit) has passed.

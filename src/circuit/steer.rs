@@ -71,7 +71,7 @@ impl Circuit {
     /// | thresholds | decide from the next call on that ends (or, for calls in flight that are overdue, that begins) |
     /// | the window | keeps its newest calls, if it is of the same kind. A call stays the success, failure or slow call it was. Where new buckets cut through old ones, what was in such a bucket is taken to have ended with it. From calls to time, or back, the window starts empty |
     /// | trouble ([`sustained_for`](crate::ConfigBuilder::sustained_for)), failures in a row | go on |
-    /// | slow calls | calls that are in flight when the rule comes are not timed; when it goes, nobody minds theirs |
+    /// | slow calls | calls that are in flight when the rule comes are not timed, unless something else had them measured; when it goes, nobody minds theirs |
     /// | an open circuit | keeps what is left of its wait, at most the new longest wait; the next one is the next step of the new waits |
     /// | half-open | the probes that were let through count, whatever their number, and may take no longer than a new one; if that decides, it does so at once |
     /// | the ramp | goes on from the share it has reached, in the new length; without one the circuit closes |
