@@ -232,6 +232,31 @@ async fn nothing_is_served_after_an_ambiguous_request() {
     assert!(!answer.contains("/smuggled"), "{answer}");
 }
 
+/// What follows may be in another protocol, so nobody looks whether it can be read
+/// in two ways.
+#[tokio::test]
+async fn nothing_is_served_after_an_upgrade_that_is_not_granted() {
+    let origin = Origin::echo().await;
+    let gateway =
+        Running::before(origin.address, |_, service| service.route.prefix = "/orders".to_owned());
+    let next = "GET /orders/next HTTP/1.1\nHost: a\n\n";
+    for (what, request) in [
+        ("served", "GET /orders HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n"),
+        ("no route", "GET /nowhere HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n"),
+        ("a path", "GET /orders/a%2Fb HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n"),
+        ("a header", "GET /orders HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: cookie\r\n\r\n"),
+        ("two", "GET /nowhere HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nUpgrade: x\r\n\r\n"),
+    ] {
+        let mut caller = gateway.caller().await;
+        caller.write(format!("{request}{next}")).await;
+        let head = caller.until("\r\n\r\n").await;
+        assert!(head.contains("\r\nconnection: close\r\n"), "{what}: {head}");
+        let rest = caller.rest().await;
+        assert!(!rest.contains("\r\ndate: "), "{what}: {rest}");
+    }
+    assert_eq!(origin.seen(), 1);
+}
+
 fn header<'a>(echo: &'a str, name: &str) -> Vec<&'a str> {
     let lines = echo.lines().filter_map(|line| line.split_once(": "));
     lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()

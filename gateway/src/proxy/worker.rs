@@ -386,23 +386,30 @@ impl Connection {
     ) -> Result<Response<Body>, BoxError> {
         let active = self.activity.begin();
         let (mut parts, incoming) = request.into_parts();
+        let wants_upgrade = upgrade::is_wanted(&parts.headers);
         let refused =
             hygiene::check(&mut parts, self.activity.is_malformed(), self.worker.via.name());
         let mut response = match refused {
-            Ok(()) => self.call(parts, incoming).await?,
+            Ok(()) => self.call(parts, incoming, wants_upgrade).await?,
             Err(refusal) => refuse(refusal),
         };
         // The body of a switch is the connection itself.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
-        if self.activity.is_malformed() {
+        // The bytes after a wish to leave HTTP are not followed, so none is taken.
+        if self.activity.is_malformed() || wants_upgrade {
             close(&mut response);
         }
         Ok(response.map(|body| body.holding(active)))
     }
 
-    async fn call(&self, mut parts: Parts, incoming: Incoming) -> Result<Response<Body>, BoxError> {
+    async fn call(
+        &self,
+        mut parts: Parts,
+        incoming: Incoming,
+        wants_upgrade: bool,
+    ) -> Result<Response<Body>, BoxError> {
         let found = {
             let mut stacks = self.worker.stacks.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(table) = self.worker.gateway.table_if_other(&stacks.table) {
@@ -415,7 +422,6 @@ impl Connection {
         let Some((stack, body_idle, may_upgrade)) = found else { return Ok(refuse(NO_ROUTE)) };
         self.activity.set_write_timeout(body_idle);
 
-        let wants_upgrade = upgrade::is_wanted(&parts.headers);
         let upgrade = (may_upgrade && wants_upgrade).then(|| self.upgrade(&mut parts)).flatten();
         hygiene::prepare(&mut parts, &self.caller, &self.worker.via);
         if let Some(upgrade) = upgrade {
@@ -424,16 +430,11 @@ impl Connection {
         let body = Body::request(incoming, body_idle);
         let upload = body.upload();
         let response = stack.oneshot(Request::from_parts(parts, body)).await;
-        let mut response = match upload.and_then(|upload| upload.failure()) {
-            Some(Failure::Stalled) => refuse(BODY_STALLED),
-            Some(Failure::Broken) => refuse(BODY_BROKEN),
-            None => response?,
-        };
-        // The bytes after such a request are not followed, so none is taken.
-        if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            close(&mut response);
+        match upload.and_then(|upload| upload.failure()) {
+            Some(Failure::Stalled) => Ok(refuse(BODY_STALLED)),
+            Some(Failure::Broken) => Ok(refuse(BODY_BROKEN)),
+            None => Ok(response?),
         }
-        Ok(response)
     }
 
     fn upgrade(&self, parts: &mut Parts) -> Option<Upgrade> {
