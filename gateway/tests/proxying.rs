@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use brk::config::{Protocol, Route};
+use brk::config::{Protocol, Retry, Route};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -210,6 +210,30 @@ async fn the_path_is_put_together_from_both() {
         let line = format!("GET {seen} HTTP/1.1\n");
         assert!(answer.contains(&line), "{prefix} {strip} {base} {asked}: {answer}");
     }
+}
+
+/// One that is too long with what stands in front of it must not be sent without.
+#[tokio::test]
+async fn no_path_leaves_the_upstreams_base() {
+    let origin = Origin::echo().await;
+    let gateway = Running::before(origin.address, |server, service| {
+        server.max_header_size = 128 << 10;
+        service.upstream.url = format!("http://{}/v2", origin.address).parse().expect("a URL");
+        service.retry = Some(Retry { attempts: 3, budget: 1.0 });
+    });
+    let asked = |length: usize| {
+        let path = "x".repeat(length - 1);
+        format!("GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    };
+    let answer = gateway.exchange(asked(65_534 - 3)).await;
+    assert!(answer.contains("GET /v2/xxx"), "{}", &answer[..200]);
+    let answer = gateway.exchange(asked(65_534 - 2)).await;
+    assert!(answer.starts_with("HTTP/1.1 414 "), "{}", &answer[..200]);
+    assert!(answer.contains("urn:brk:problem:path-too-long"), "{answer}");
+    assert_eq!(origin.seen(), 1);
+    let circuit = gateway.gateway.registry().get("upstream").expect("it has one");
+    let totals = circuit.snapshot().totals;
+    assert_eq!((totals.success, totals.failure, totals.ignored), (1, 0, 1));
 }
 
 #[tokio::test]

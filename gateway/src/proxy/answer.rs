@@ -208,6 +208,12 @@ impl Failure {
             Some(UpstreamError::Timeout { .. }) => {
                 Self::timeout("upstream-timeout", "it took too long")
             }
+            Some(UpstreamError::PathTooLong) => Self {
+                status: StatusCode::URI_TOO_LONG,
+                kind: "path-too-long",
+                detail: "the path is too long behind that of the upstream's URL",
+                code: "3",
+            },
             None => Self {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 kind: "internal",

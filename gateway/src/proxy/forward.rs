@@ -65,7 +65,7 @@ async fn forward(
 ) -> Result<Response<Body>, UpstreamError> {
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<Upgrade>();
-    aim(&mut parts, settings, pool.target());
+    aim(&mut parts, settings, pool.target())?;
 
     let mut connection = match pool.kept() {
         Some(connection) => connection,
@@ -127,11 +127,15 @@ fn is_closed(error: &hyper::Error) -> bool {
 }
 
 /// Scheme, authority and the front of the path come from the configuration.
-fn aim(parts: &mut Parts, settings: &config::Service, target: &Target) {
+fn aim(
+    parts: &mut Parts,
+    settings: &config::Service,
+    target: &Target,
+) -> Result<(), UpstreamError> {
     let route = &settings.route;
     let strips = route.strip_prefix && route.prefix != "/";
     if !strips && target.base.is_empty() {
-        return;
+        return Ok(());
     }
     let path = parts.uri.path();
     let rest = if strips { path.strip_prefix(&*route.prefix).unwrap_or(path) } else { path };
@@ -148,9 +152,10 @@ fn aim(parts: &mut Parts, settings: &config::Service, target: &Target) {
         whole.push('?');
         whole.push_str(query);
     }
-    if let Ok(whole) = PathAndQuery::try_from(whole) {
-        parts.uri = Uri::from(whole);
-    }
+    // The path alone was one, so all that can be wrong is its length.
+    let whole = PathAndQuery::try_from(whole).map_err(|_| UpstreamError::PathTooLong)?;
+    parts.uri = Uri::from(whole);
+    Ok(())
 }
 
 type Answer = (Response<Incoming>, Option<hyper::client::conn::http1::SendRequest<Body>>);

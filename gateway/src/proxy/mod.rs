@@ -59,6 +59,9 @@ pub enum UpstreamError {
     /// The caller went away, or sent a body that is none: this says nothing
     /// about the upstream.
     ClientGone(BoxError),
+    /// With the front that the upstream's URL gives it, the request's path is
+    /// longer than one can be. It was not sent.
+    PathTooLong,
 }
 
 /// What an upstream can be too slow in.
@@ -87,6 +90,7 @@ impl fmt::Display for UpstreamError {
             UpstreamError::Reset(error) => write!(formatter, "the connection ended early: {error}"),
             UpstreamError::BadResponse(error) => write!(formatter, "no valid response: {error}"),
             UpstreamError::ClientGone(error) => write!(formatter, "the caller failed: {error}"),
+            UpstreamError::PathTooLong => write!(formatter, "the request's path is too long"),
         }
     }
 }
@@ -100,7 +104,7 @@ impl std::error::Error for UpstreamError {
             | UpstreamError::Reset(error)
             | UpstreamError::BadResponse(error)
             | UpstreamError::ClientGone(error) => Some(&**error),
-            UpstreamError::Timeout { .. } => None,
+            UpstreamError::Timeout { .. } | UpstreamError::PathTooLong => None,
         }
     }
 }

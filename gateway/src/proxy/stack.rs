@@ -343,10 +343,14 @@ impl Classify<Response<Body>> for Verdict {
     }
 }
 
-/// Whether the call ended by the caller's going away, or by its total time,
-/// before the upstream had its own.
+/// Whether the call ended by what the caller asked for, by the caller's going
+/// away, or by its total time, before the upstream had its own.
 fn is_the_callers(error: &BoxError) -> bool {
-    error.is::<OutOfTime>() || matches!(error.downcast_ref(), Some(UpstreamError::ClientGone(_)))
+    error.is::<OutOfTime>()
+        || matches!(
+            error.downcast_ref(),
+            Some(UpstreamError::ClientGone(_) | UpstreamError::PathTooLong)
+        )
 }
 
 /// Sends what the circuit refuses to another upstream. If that fails, the caller
