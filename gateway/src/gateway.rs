@@ -218,12 +218,14 @@ impl Gateway {
     ) -> Result<Applied, ChangeError> {
         let mut changing = self.changing();
         self.expect(if_revision)?;
+        self.read(&changing)?;
         services_d::put(&self.0.path, name, service)?;
         Ok(self.reread(&mut changing)?)
     }
 
     /// Removes a service from `services.d` and from work: see
-    /// [`services_d::remove`]. `None` if there is none.
+    /// [`services_d::remove`]. `None` if there is none. All that is left has to
+    /// be right.
     ///
     /// # Errors
     ///
@@ -235,6 +237,8 @@ impl Gateway {
     ) -> Result<Option<Applied>, ChangeError> {
         let mut changing = self.changing();
         self.expect(if_revision)?;
+        // Its file would go and the service stay if all else were not right.
+        self.read(&changing)?.with(name, None).settings()?;
         if !services_d::remove(&self.0.path, name)? {
             return Ok(None);
         }
@@ -265,17 +269,20 @@ impl Gateway {
     }
 
     fn reread(&self, last: &mut Option<Sources>) -> Result<Applied, config::Error> {
-        let sources = Sources::read(&self.0.path).and_then(|sources| {
-            let had_any = last.as_ref().is_some_and(|last| !last.is_empty());
-            if had_any && sources.is_empty() {
-                // All services would go, and their circuits with them.
-                let message = "is empty, as a file is while it is written anew; if it is to have \
-                               nothing in it, write a comment";
-                return Err(config::Error::about(&self.0.path, message));
-            }
-            Ok(sources)
-        });
+        let sources = self.read(last);
         self.have(last, sources)
+    }
+
+    fn read(&self, last: &Option<Sources>) -> Result<Sources, config::Error> {
+        let sources = Sources::read(&self.0.path)?;
+        let had_any = last.as_ref().is_some_and(|last| !last.is_empty());
+        if had_any && sources.is_empty() {
+            // All services would go, and their circuits with them.
+            let message = "is empty, as a file is while it is written anew; if it is to have \
+                           nothing in it, write a comment";
+            return Err(config::Error::about(&self.0.path, message));
+        }
+        Ok(sources)
     }
 
     /// Has what the files say, or not; and says which.

@@ -450,6 +450,17 @@ fn it_tells_systemd_and_ends_well_when_it_is_told_to() {
     }
 }
 
+#[test]
+fn a_removal_that_the_gateway_does_not_follow_says_both() {
+    let running = Running::new();
+    running.brk(&["add", "http://127.0.0.1:9", "--name", "cart", "--no-try"]).ok();
+    fs::write(running.place.path("services.d/other.toml"), "nonsense").unwrap();
+    let said = running.brk(&["rm", "cart", "--yes"]);
+    let said = said.fails(1, "cart is removed, but the gateway goes on as it was: ");
+    assert!(said.err.contains("other.toml"), "{said:?}");
+    assert!(!running.place.path("services.d/cart.toml").exists());
+}
+
 /// Each line that it could not write was a panic once: in whoever asked for a
 /// reload, or in a worker, and that ended the gateway.
 #[test]

@@ -200,6 +200,31 @@ fn a_service_is_changed_by_whoever_saw_how_it_is() {
 }
 
 #[test]
+fn a_change_that_is_refused_leaves_the_files_alone() {
+    let files = Files::new("");
+    let gateway = files.start();
+    let a = toml::from_str::<toml::Table>("upstream = \"http://h\"").unwrap();
+    gateway.put_service("a", &a, None).unwrap();
+    let path = |name: &str| files.directory.path().join(format!("services.d/{name}.toml"));
+    // What is wrong with another has nothing to do with it, and yet all is read
+    // together or nothing is.
+    fs::write(path("b"), "nonsense").unwrap();
+    let error = gateway.remove_service("a", None).unwrap_err();
+    assert!(error.to_string().contains("b.toml"), "{error}");
+    assert!(path("a").exists() && gateway.table().service("a").is_some());
+    // What is wrong may go, and the rest is right then.
+    gateway.remove_service("b", None).unwrap().unwrap();
+
+    // As while an editor writes it.
+    fs::write(files.main(), "").unwrap();
+    gateway.put_service("c", &a, None).unwrap_err();
+    gateway.remove_service("a", None).unwrap_err();
+    assert!(path("a").exists() && !path("c").exists());
+    files.write("");
+    assert_eq!(gateway.remove_service("a", None).unwrap().unwrap().removed, names(&["a"]));
+}
+
+#[test]
 fn what_waits_for_a_restart_is_named() {
     let files = Files::new("");
     let gateway = files.start();

@@ -36,7 +36,10 @@ impl Rm {
             ask::confirm(&format!("Remove {name}{goes}?"), "--yes")?;
         }
         let was_there = services_d::remove(&path, name)?;
-        let is_running = add::reload(global).await?;
+        let is_running = add::reload(global).await.map_err(|error| {
+            let message = "is removed, but the gateway goes on as it was";
+            Error::new(format_args!("{name} {message}: {error}"))
+        })?;
         let mut out = io::stdout();
         match global.output {
             Output::Json => writeln!(

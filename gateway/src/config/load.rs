@@ -148,7 +148,7 @@ impl Sources {
     }
 
     /// The same, with another text for a service's file.
-    pub(super) fn with(mut self, name: &str, text: Option<String>) -> Self {
+    pub(crate) fn with(mut self, name: &str, text: Option<String>) -> Self {
         match text {
             Some(text) => {
                 let path = file(&self.main, name);
