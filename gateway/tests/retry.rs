@@ -9,10 +9,12 @@ use brk::{
     proxy::{Body, LONGEST_BODY, UpstreamError, stack_with_fallback},
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Frame;
 use http_body_util::StreamBody;
 use stacked::*;
-use tower::ServiceExt;
+use tower::{BoxError, ServiceExt};
 use tower_breaker::{ConfigBuilder, Override, State};
 
 fn retrying(circuit: ConfigBuilder, attempts: u32, budget: f64) -> Service {
@@ -221,6 +223,37 @@ async fn an_attempt_cut_short_by_the_total_time_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_total_time_runs_while_a_body_is_read_to_be_sent_again() {
+    let mut own = retrying(patient(), 2, 1.0);
+    own.timeouts.total = Some(HEAD);
+    let mock = Mock::ok();
+    let (stack, _) = protect(own, &mock);
+    let stalls = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
+    let began = now();
+    let asking = ask(&stack, sends(Method::PUT, Body::wrap(Limited(stalls))));
+    let answer = tokio::time::timeout(10 * HEAD, asking).await.expect("an answer");
+    assert_eq!((answer.status(), began.elapsed()), (StatusCode::GATEWAY_TIMEOUT, HEAD));
+    assert_eq!(signed(&answer)[3], Some("out-of-time"));
+    assert_eq!(mock.calls(), 0, "nobody waits for it any more");
+}
+
+/// What is read before it is sent takes of the time that the attempts have.
+#[tokio::test(start_paused = true)]
+async fn a_body_with_trailers_has_no_more_time_than_others() {
+    let mut own = retrying(patient(), 2, 1.0);
+    own.timeouts.total = Some(HEAD);
+    let (stack, _) = protect(own, &Mock::that(|| Does::Hangs));
+    let late = stream::once(async {
+        tokio::time::sleep(HEAD / 2).await;
+        Ok::<Frame<Bytes>, BoxError>(Frame::trailers(HeaderMap::new()))
+    });
+    let began = now();
+    let body = Body::wrap(Limited(StreamBody::new(Box::pin(late))));
+    let answer = ask(&stack, sends(Method::PUT, body)).await;
+    assert_eq!((answer.status(), began.elapsed()), (StatusCode::GATEWAY_TIMEOUT, HEAD));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_fallback_says_is_not_tried_again() {
     let mut own = retrying(circuit(), 3, 1.0);
     own.when_open = WhenOpen::Fallback(upstream());
@@ -232,6 +265,25 @@ async fn what_the_fallback_says_is_not_tried_again() {
     let answer = ask(&stack, get()).await;
     assert_eq!(signed(&answer)[2..], [Some("fallback"), Some("force-open")]);
     assert_eq!(spare.calls(), 1);
+}
+
+/// A body that says it is short.
+struct Limited<B>(B);
+
+impl<B: http_body::Body + Unpin> http_body::Body for Limited<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<B::Data>, B::Error>>> {
+        std::pin::Pin::new(&mut self.0).poll_frame(context)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(10)
+    }
 }
 
 /// A body of a known length that comes in pieces.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout_at};
 use tower::{
     retry::{
         Policy,
@@ -30,7 +30,7 @@ use tower::{
 };
 use tower_breaker::RetryBudget;
 
-use super::{Body, BoxError, Timeout, UpstreamError, answer::Source, now::now};
+use super::{Body, BoxError, Timeout, UpstreamError, answer::Source, attempt::OutOfTime, now::now};
 use crate::{config, gateway};
 
 /// The longest body that is read to be sent again, in bytes.
@@ -49,14 +49,15 @@ pub(super) fn budget(rules: &config::Retry, service: &gateway::Service) -> Retry
 }
 
 /// Which attempt a request is, and when all of them have to have ended. Not
-/// with requests that are sent only once.
+/// with requests that are only passed on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
     number: u32,
     pub(super) deadline: Option<Instant>,
 }
 
-/// Makes a request ready to be sent more than once, if it may be.
+/// Makes a request ready to be sent more than once, if it may be. Its total time
+/// runs from here on.
 pub(super) async fn prepare(
     mut request: Request<Body>,
     total: Option<Duration>,
@@ -71,17 +72,24 @@ pub(super) async fn prepare(
             _ => return Ok(request),
         }
         let (head, body) = request.into_parts();
-        let body = body.collect().await?;
+        let body = match deadline {
+            Some(deadline) => {
+                timeout_at(deadline, body.collect()).await.map_err(|_| OutOfTime)??
+            }
+            None => body.collect().await?,
+        };
         let trailers = body.trailers().cloned();
         let bytes = body.to_bytes();
-        if let Some(trailers) = trailers {
+        let body = match trailers {
             // They would be lost in a body that can be sent again.
-            let body = http_body_util::Full::from(bytes)
-                .map_err(|never| match never {})
-                .with_trailers(std::future::ready(Some(Ok(trailers))));
-            return Ok(Request::from_parts(head, Body::wrap(body)));
-        }
-        request = Request::from_parts(head, Body::full(bytes));
+            Some(trailers) => Body::wrap(
+                http_body_util::Full::from(bytes)
+                    .map_err(|never| match never {})
+                    .with_trailers(std::future::ready(Some(Ok(trailers)))),
+            ),
+            None => Body::full(bytes),
+        };
+        request = Request::from_parts(head, body);
     }
     request.extensions_mut().insert(Attempt { number: 1, deadline });
     Ok(request)
