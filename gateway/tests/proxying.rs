@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use brk::config::{Protocol, Retry, Route};
+use brk::config::{Protocol, Retry, Route, Server};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -480,6 +480,21 @@ async fn a_thousand_configurations_under_load_fail_no_request() {
     }
     let circuit = running.gateway.registry().get("upstream").expect("it is the same all along");
     assert_eq!(circuit.snapshot().totals.success, answered.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn who_decided_is_told_for_as_long_as_the_configuration_says_so() {
+    let origin = Origin::echo().await;
+    let running = Running::before(origin.address, |_, _| ());
+    for shown in [true, false, true] {
+        let server = Server { breaker_headers: shown, ..server() };
+        let applied =
+            running.gateway.apply(settings(server, [service("upstream", origin.address)]));
+        assert!(applied.is_empty(), "{applied}");
+        let request = Request::get("/").body(sent("")).expect("a request");
+        let response = exchange(running.address, Version::HTTP_11, request).await;
+        assert_eq!(response.headers().contains_key("x-breaker-name"), shown);
+    }
 }
 
 /// Takes TLS off in front of an origin, and offers one protocol. Its port, and

@@ -312,9 +312,12 @@ impl Stacks {
     fn follow(&mut self, table: Arc<Table>) {
         let old = std::mem::replace(&mut self.table, table);
         self.routes = Routes::new(&self.table.services);
-        self.services = self.build(&old.services);
+        let shows_breaker = |table: &Table| table.settings.server.breaker_headers;
+        let is_shown_alike = shows_breaker(&old) == shows_breaker(&self.table);
+        self.services = self.build(if is_shown_alike { &old.services[..] } else { &[] });
     }
 
+    /// What is the same as an old service stays as it is.
     fn build(&mut self, old: &[Arc<Service>]) -> Vec<Entry> {
         let kept = std::mem::take(&mut self.services);
         let services = self.table.services.iter();
