@@ -183,13 +183,22 @@ impl Gateway {
     /// The same, if the files say something else than they last did.
     fn reload_if_changed(&self) -> Option<Result<Applied, config::Error>> {
         let mut changing = self.changing();
-        match Sources::read(&self.0.path) {
-            Ok(sources) if changing.as_ref() == Some(&sources) => None,
+        let sources = Sources::read(&self.0.path);
+        let is_known = match &sources {
+            // Though it may be wrong no more that they can't be read.
+            Ok(sources) if changing.as_ref() == Some(sources) => {
+                self.has_told(sources.settings().err().as_ref())
+            }
             // Half of a writing that is no rename: what comes is a change, too.
-            Ok(sources) if sources.is_empty() => None,
-            Err(error) if self.last_reload().result.as_ref() == Err(&error) => None,
-            sources => Some(self.have(&mut changing, sources)),
-        }
+            Ok(sources) => sources.is_empty(),
+            Err(error) => self.has_told(Some(error)),
+        };
+        (!is_known).then(|| self.have(&mut changing, sources))
+    }
+
+    /// Whether this is what was wrong when it was told last.
+    fn has_told(&self, error: Option<&config::Error>) -> bool {
+        self.last_reload().result.as_ref().err() == error
     }
 
     /// The last attempt to have the files' configuration; the first is the
@@ -500,6 +509,14 @@ mod tests {
         assert_eq!(gateway.reload_if_changed(), None);
         fs::remove_file(&main).unwrap();
         assert!(gateway.reload_if_changed().unwrap().is_err());
+        assert_eq!(gateway.reload_if_changed(), None);
+        // And so is that it is wrong no more, though it is as it was.
+        fs::write(&main, "[services.b]\nupstream = \"http://h\"").unwrap();
+        assert!(gateway.reload_if_changed().unwrap().is_ok());
+        fs::remove_file(&main).unwrap();
+        assert!(gateway.reload_if_changed().unwrap().is_err());
+        fs::write(&main, "[services.b]\nupstream = \"http://h\"").unwrap();
+        assert!(gateway.reload_if_changed().unwrap().is_ok());
         assert_eq!(gateway.reload_if_changed(), None);
         // Also if somebody asks for it just then, or changes another service.
         fs::write(&main, "").unwrap();
