@@ -190,7 +190,7 @@ impl Gateway {
                 self.has_told(sources.settings().err().as_ref())
             }
             // Half of a writing that is no rename: what comes is a change, too.
-            Ok(sources) => sources.is_empty(),
+            Ok(sources) => sources.is_empty() && !changing.as_ref().is_some_and(Sources::is_empty),
             Err(error) => self.has_told(Some(error)),
         };
         (!is_known).then(|| self.have(&mut changing, sources))
@@ -524,5 +524,18 @@ mod tests {
         assert!(gateway.table().service("b").is_some());
         fs::write(&main, "# nothing").unwrap();
         assert_eq!(gateway.reload().unwrap().removed, ["b"]);
+    }
+
+    #[test]
+    fn services_are_followed_beside_a_main_file_with_nothing_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (main, services) =
+            (directory.path().join("brk.toml"), directory.path().join("services.d"));
+        fs::write(&main, "").unwrap();
+        let gateway = Gateway::start(&main, config::load(&main).unwrap());
+        fs::create_dir(&services).unwrap();
+        fs::write(services.join("a.toml"), "upstream = \"http://h\"").unwrap();
+        assert_eq!(gateway.reload_if_changed().unwrap().unwrap().added, ["a"]);
+        assert_eq!(gateway.reload_if_changed(), None);
     }
 }
