@@ -172,6 +172,20 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[services.a]\nupstream = \"http://h:99999\"\n[services.b]\nupstream = \"http://h\"\n\
+         when_open.fallback = \"https://[::1]:80a\"\n[[notify]]\nname = \"a\"\nwebhook = \"http://h:0\"",
+        &[
+            "brk.toml:2: services.a.upstream: is \"http://h:99999\", but must be a URL such as \
+             \"http://127.0.0.1:3000\" or \"https://api.example.com/v1\" (it names a host, and a port \
+             from 1 to 65535 or none)",
+            "brk.toml:5: services.b.when_open.fallback: is \"https://[::1]:80a\", but must be a URL such \
+             as \"http://127.0.0.1:3000\" or \"https://api.example.com/v1\" (it names a host, and a port \
+             from 1 to 65535 or none)",
+            "brk.toml:8: notify[0].webhook: is \"http://h:0\", but must be a URL such as \
+             \"https://hooks.example.com/brk\" (it names a host, and a port from 1 to 65535 or none)",
+        ],
+    ),
+    (
         "[services.a]\nupstream = \"http://h\"\npath = \"/x/\"\n[services.b]\nupstream = \"http://h\"\n\
          path = \"/x\"",
         &[

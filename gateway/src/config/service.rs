@@ -12,6 +12,7 @@ use http::{
         CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
         UPGRADE,
     },
+    uri::Authority,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
@@ -203,11 +204,14 @@ pub(super) fn web_url(text: &str) -> Result<Uri, String> {
         Some(authority) if authority.as_str().contains('@') => {
             Err("without a user and a password".to_owned())
         }
-        Some(authority) if !authority.host().is_empty() && authority.port_u16() != Some(0) => {
-            Ok(url)
-        }
-        _ => Err("it names a host, and no port 0".to_owned()),
+        Some(authority) if !authority.host().is_empty() && has_right_port(authority) => Ok(url),
+        _ => Err("it names a host, and a port from 1 to 65535 or none".to_owned()),
     }
+}
+
+/// Or none. What can't be read as one would be left out, and the scheme's own taken.
+fn has_right_port(authority: &Authority) -> bool {
+    authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port != 0)
 }
 
 fn timeouts(mut table: Table<'_>) -> Timeouts {
