@@ -336,7 +336,7 @@ fn values_are_read_as_people_write_them() {
     let files = Files::new(
         "[server]\nlisten = \"[::1]:80\"\nworkers = 0x4\nmax_connections = 1_000\n\
          max_header_size = \"16 KiB\"\ndrain = \"1h 30m\"\ntrusted_proxies = \"10.0.0.1\"\n\
-         [services.a]\nupstream = 'https://H.example.com'\nhost = \"API.Example.com\"\n\
+         [services.a]\nupstream = 'https://H.example.com'\nhost = \"API.Example.com.\"\n\
          retry = { budget = 1 }\n[services.b]\nupstream = \"http://h\"\npath = \"/b/c/\"\n\
          strip_prefix = false\nwhen_open.stale.ttl = \"1m\"\n",
     );

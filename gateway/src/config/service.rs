@@ -87,14 +87,17 @@ fn route(name: &str, table: &mut Table<'_>) -> Option<Route> {
     Some(Route { host, prefix, strip_prefix })
 }
 
+/// As requests are looked up: in lower case and without the root's dot.
 fn host(text: &str) -> Result<String, &'static str> {
+    let text = text.strip_suffix('.').unwrap_or(text);
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let is_address = text.starts_with('[') && text.ends_with(']');
     let is_right = match is_address {
         true => text[1..text.len() - 1].parse::<std::net::Ipv6Addr>().is_ok(),
         false => !text.is_empty() && text.len() <= 253 && text.chars().all(is_name),
     };
-    let is_right = is_right && !text.starts_with('.') && !text.contains("..");
+    let is_right =
+        is_right && !text.starts_with('.') && !text.ends_with('.') && !text.contains("..");
     if is_right { Ok(text.to_ascii_lowercase()) } else { Err("") }
 }
 
