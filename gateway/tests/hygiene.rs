@@ -3,9 +3,14 @@
 mod common;
 
 use brk::config::{Route, Server, Service};
-use http::Response;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
 
-use crate::common::{Origin, Running, full};
+use crate::common::{Origin, Running, full, guard};
 
 /// Requests that go nowhere: what is wrong with them, their bytes, the status
 /// and the problem's type.
@@ -253,6 +258,28 @@ async fn nothing_is_served_after_an_upgrade_that_is_not_granted() {
         assert!(head.contains("\r\nconnection: close\r\n"), "{what}: {head}");
         let rest = caller.rest().await;
         assert!(!rest.contains("\r\ndate: "), "{what}: {rest}");
+    }
+    assert_eq!(origin.seen(), 1);
+}
+
+/// HTTP/2 lets a length be told twice, if it is the same; the upstream's HTTP/1
+/// does not.
+#[tokio::test]
+async fn a_length_that_is_told_twice_is_refused_in_http_2_too() {
+    let origin = Origin::echo().await;
+    let gateway = Running::before(origin.address, |_, _| {});
+    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("it is HTTP/2");
+    tokio::spawn(connection);
+    for (times, status) in [(1, 200), (2, 400)] {
+        let mut request = Request::post(format!("http://{}/", gateway.address));
+        for _ in 0..times {
+            request = request.header("content-length", 1);
+        }
+        let request = request.body(Full::new(Bytes::from("x"))).expect("valid");
+        let response = guard(sender.send_request(request)).await.expect("a response");
+        assert_eq!(response.status(), status);
     }
     assert_eq!(origin.seen(), 1);
 }

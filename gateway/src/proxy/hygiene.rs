@@ -60,6 +60,10 @@ pub(super) fn check(parts: &mut Parts, is_malformed: bool, own_name: &str) -> Re
     if parts.method == Method::CONNECT {
         return Err(CONNECT);
     }
+    // In HTTP/2 the bytes are not followed, and an equal second one is let through.
+    if parts.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(AMBIGUOUS);
+    }
     check_host(parts)?;
     if !is_plain(parts.uri.path()) {
         return Err(PATH);
