@@ -183,6 +183,31 @@ async fn bodies_are_streamed() {
     }
 }
 
+/// Few send one with such a method, but who does means it.
+#[tokio::test]
+async fn a_body_of_unknown_length_passes_whatever_the_method() {
+    let origin = Origin::start(|request: Request<Incoming>| async move {
+        let body = request.into_body().collect().await.expect("a whole body").to_bytes();
+        Response::builder().header("x-got", body.len()).body(full("")).expect("valid")
+    })
+    .await;
+    for (version, protocol) in VERSIONS {
+        let gateway =
+            Running::before(origin.address, |_, service| service.upstream.protocol = protocol);
+        for method in ["GET", "HEAD", "POST", "DELETE"] {
+            let pieces = ["{\"a\":", "1}"].map(|piece| Ok(Frame::data(Bytes::from(piece))));
+            let body = StreamBody::new(futures_util::stream::iter(pieces));
+            let mut request = Request::builder().method(method).uri("/_search");
+            if version == Version::HTTP_11 {
+                request = request.header("transfer-encoding", "chunked");
+            }
+            let request = request.body(BodyExt::boxed(body)).expect("valid");
+            let response = exchange(gateway.address, version, request).await;
+            assert_eq!(response.headers()["x-got"], "7", "{method} {version:?} {protocol:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_path_is_put_together_from_both() {
     let origin = Origin::echo().await;

@@ -177,7 +177,12 @@ impl Connection {
                 if request.uri().authority().is_some() {
                     *request.uri_mut() = Uri::from(path);
                 }
+                let has_length = request.body().size_hint().exact().is_some();
                 let headers = request.headers_mut();
+                // Or a GET's body would be left out.
+                if !has_length && !headers.contains_key(header::CONTENT_LENGTH) {
+                    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
                 if !(pool.settings().preserve_host && headers.contains_key(header::HOST)) {
                     headers.insert(header::HOST, target.host.clone());
                 }
@@ -192,6 +197,7 @@ impl Connection {
                 *request.version_mut() = Version::HTTP_2;
                 let host = request.headers_mut().remove(header::HOST);
                 request.headers_mut().remove(header::CONNECTION);
+                request.headers_mut().remove(header::TRANSFER_ENCODING);
                 let kept = host.filter(|_| pool.settings().preserve_host);
                 let kept = kept.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
                 let authority = kept.unwrap_or_else(|| target.authority.clone());
