@@ -10,7 +10,7 @@ use std::{
 };
 
 use brk::{
-    config::{Template, WhenOpen},
+    config::{Respond, Template, WhenOpen},
     proxy::{Abort, Body, UpstreamError, stack, stack_with_fallback},
 };
 use bytes::Bytes;
@@ -126,6 +126,29 @@ async fn status_headers_and_body_of_a_refusal_are_the_operators() {
     let refused = ask(&stack, get()).await;
     assert!(!refused.headers().contains_key("retry-after"));
     assert_eq!((refused.status(), text(refused).await.as_str()), (StatusCode::NO_CONTENT, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn html_is_escaped_however_its_type_is_written() {
+    for (content_type, is_html) in [
+        ("text/html", true),
+        ("Text/HTML; charset=utf-8", true),
+        (" TEXT/html;a=b", true),
+        ("text/html charset=utf-8", true),
+        ("text/plain", false),
+        ("a/b", false),
+    ] {
+        let mut own = settings(circuit());
+        let (content_type, source) = (content_type.to_owned(), "{{ cause }}".to_owned());
+        let said = format!("{content_type} is escaped");
+        let body = Some(Template { content_type, source });
+        own.when_open = WhenOpen::Respond(Respond { body, ..plain() });
+        let (stack, circuit) = protect(own, &Mock::ok());
+        circuit.set_override(Override::force_open().reason("<b>").until_cleared());
+        let told = text(ask(&stack, get()).await).await;
+        let expected = if is_html { "held open: &lt;b&gt;" } else { "held open: <b>" };
+        assert_eq!(told, expected, "{said}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

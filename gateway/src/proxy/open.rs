@@ -108,7 +108,8 @@ fn plain() -> config::Respond {
 fn compile(template: &Template) -> Result<Compiled, String> {
     let content_type = HeaderValue::from_str(&template.content_type)
         .map_err(|_| format!("content_type {:?} can't be sent", template.content_type))?;
-    let is_html = template.content_type.starts_with("text/html");
+    let start = template.content_type.trim_start().get(..9);
+    let is_html = start.is_some_and(|start| start.eq_ignore_ascii_case("text/html"));
     let template = config::Compiled::new(&template.source, is_html)?;
     Ok(Compiled { template, content_type })
 }
