@@ -66,6 +66,8 @@ fn telling(registry: &Registry, targets: &[Target]) -> Notifications {
 enum Answer {
     Status(u16),
     Redirect(String),
+    /// To be asked again after so many seconds.
+    Later(u64),
     Never,
 }
 
@@ -99,6 +101,9 @@ impl Server {
                             Some(Answer::Status(status)) => response.status(status),
                             Some(Answer::Redirect(to)) => {
                                 response.status(307).header("location", to)
+                            }
+                            Some(Answer::Later(seconds)) => {
+                                response.status(429).header("retry-after", seconds)
                             }
                             Some(Answer::Never) => std::future::pending().await,
                         };
@@ -213,6 +218,22 @@ async fn redirects_are_not_followed_and_what_is_lost_is_told_next() {
         (&2.into(), &"open".into())
     );
     assert!(other.received.try_recv().is_err());
+}
+
+/// By then it would be too late for what it was told, but not for what comes next.
+#[tokio::test]
+async fn a_target_that_wants_to_be_left_alone_is() {
+    let mut server = Server::start().await;
+    let (registry, circuit) = registry();
+    server.will(Answer::Later(3_600));
+    server.will(Answer::Later(u64::MAX));
+    let _told = telling(&registry, &[webhook(&server)]);
+    circuit.trip();
+    assert_eq!(server.next_json().await["messages_lost"], 0);
+    circuit.reset();
+    assert_eq!(server.next_json().await["messages_lost"], 1);
+    circuit.trip();
+    assert_eq!(server.next_json().await["messages_lost"], 2);
 }
 
 #[tokio::test]

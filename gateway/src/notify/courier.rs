@@ -17,7 +17,7 @@ use crate::{config::Target, seldom::Seldom};
 /// For how long a message is tried. A later one says better how it is.
 pub(super) const DEADLINE: Duration = Duration::from_secs(3_600);
 
-/// Between attempts, at first and at most.
+/// Between attempts, at first and at most, where the target does not say.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The circuit of a target. In no registry: nobody is to be notified about it.
@@ -80,8 +80,8 @@ impl Courier {
                 }
                 (None, None) => None,
             };
-            let pause = hint.map_or(wait, |hint| hint.clamp(wait, longest.max(wait)));
-            if now() + pause >= deadline {
+            let pause = hint.map_or(wait, |hint| hint.max(wait));
+            if pause >= deadline.saturating_duration_since(now()) {
                 return false;
             }
             sleep(pause).await;

@@ -8,7 +8,7 @@ pub struct Failure {
     why: String,
     /// Whether it may work later.
     pub(super) is_transient: bool,
-    /// No sooner than then.
+    /// The same message is sent again no sooner than then.
     pub(super) retry_after: Option<Duration>,
 }
 
