@@ -421,6 +421,32 @@ async fn a_request_that_comes_round_again_is_stopped() {
     assert!(answer.contains("urn:brk:problem:loop-detected"), "{answer}");
 }
 
+/// RFC 9110, 7.6.2: for the two methods that look at the way itself.
+#[tokio::test]
+async fn a_request_goes_no_further_than_it_is_meant_to() {
+    let origin = Origin::echo().await;
+    let gateway = Running::before(origin.address, |_, _| {});
+    let asked = |method: &str, hops: &str| {
+        format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {hops}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    for method in ["OPTIONS", "TRACE"] {
+        let echo = passed(&gateway, &asked(method, "2")).await;
+        assert_eq!(header(&echo, "max-forwards"), ["1"], "{method}");
+        let seen = origin.seen();
+        let answer = gateway.exchange(asked(method, "0")).await;
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{method}: {answer}");
+        assert!(answer.contains("urn:brk:problem:last-hop"), "{method}: {answer}");
+        assert_eq!(origin.seen(), seen, "{method}");
+    }
+    // It means nothing to others, and nothing at all if it is no number.
+    for (method, hops) in [("GET", "0"), ("OPTIONS", "-1"), ("OPTIONS", "x")] {
+        let echo = passed(&gateway, &asked(method, hops)).await;
+        assert_eq!(header(&echo, "max-forwards"), [hops], "{method}");
+    }
+}
+
 #[tokio::test]
 async fn a_gateway_before_itself_says_so_instead_of_spinning() {
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("port 0 is free");

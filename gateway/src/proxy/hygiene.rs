@@ -52,6 +52,13 @@ const LOOP: Refusal = Refusal::new(
     "the Via header names this gateway: an upstream sends requests back to it",
 );
 
+const LAST_HOP: Refusal = Refusal::new(
+    StatusCode::NOT_IMPLEMENTED,
+    "last-hop",
+    "The request goes no further",
+    "Max-Forwards is 0, and the gateway itself has no answer to TRACE and OPTIONS",
+);
+
 /// Refuses what no proxy may pass on.
 pub(super) fn check(parts: &mut Parts, is_malformed: bool, own_name: &str) -> Result<(), Refusal> {
     if is_malformed {
@@ -71,6 +78,19 @@ pub(super) fn check(parts: &mut Parts, is_malformed: bool, own_name: &str) -> Re
     check_connection(&parts.headers)?;
     if is_loop(&parts.headers, own_name) {
         return Err(LOOP);
+    }
+    count_down(parts)
+}
+
+/// TRACE and OPTIONS may say how far they go (RFC 9110, 7.6.2).
+fn count_down(parts: &mut Parts) -> Result<(), Refusal> {
+    if !matches!(parts.method, Method::TRACE | Method::OPTIONS) {
+        return Ok(());
+    }
+    let hops = parts.headers.get(header::MAX_FORWARDS).and_then(|hops| hops.to_str().ok());
+    if let Some(hops) = hops.and_then(|hops| hops.parse::<u64>().ok()) {
+        let left = hops.checked_sub(1).ok_or(LAST_HOP)?;
+        parts.headers.insert(header::MAX_FORWARDS, left.into());
     }
     Ok(())
 }
