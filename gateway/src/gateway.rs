@@ -294,6 +294,13 @@ impl Gateway {
         Ok(sources)
     }
 
+    fn say_unsaved(&self, error: &io::Error) {
+        metrics::counter!("gateway_state_save_failures_total").increment(1);
+        if let Some(unsaid) = self.0.unsaved.is_due() {
+            tracing::error!(unsaid, "the state can't be saved: {error}");
+        }
+    }
+
     /// Has what the files say, or not; and says which.
     fn have(
         &self,
@@ -303,7 +310,14 @@ impl Gateway {
         let result = sources.and_then(|sources| {
             let settings = sources.settings();
             *last = Some(sources);
-            settings.map(|settings| self.replace(settings))
+            let before = self.0.table.load().revision;
+            let applied = self.replace(settings?);
+            // Before anybody is told of it, or it could mean another configuration
+            // after a kill.
+            if applied.revision != before {
+                self.save().unwrap_or_else(|error| self.say_unsaved(&error));
+            }
+            Ok(applied)
         });
         match &result {
             Ok(applied) => tracing::info!("the configuration was read: {applied}"),
@@ -489,12 +503,21 @@ mod tests {
 
     use super::*;
 
+    /// With its state beside it, whatever the file says.
+    fn start(main: &Path) -> Gateway {
+        let mut settings = config::load(main).unwrap();
+        settings.admin.state = main.with_file_name("state");
+        let gateway = Gateway::start(main, settings);
+        *gateway.changing() = Sources::read(main).ok();
+        gateway
+    }
+
     #[test]
     fn a_file_that_is_being_written_takes_no_service_along() {
         let directory = tempfile::tempdir().unwrap();
         let main = directory.path().join("brk.toml");
         fs::write(&main, "[services.a]\nupstream = \"http://h\"").unwrap();
-        let gateway = Gateway::start(&main, config::load(&main).unwrap());
+        let gateway = start(&main);
         assert_eq!(gateway.reload_if_changed(), None);
         // Whoever writes a file anew empties it first.
         fs::write(&main, "").unwrap();
@@ -532,7 +555,7 @@ mod tests {
         let (main, services) =
             (directory.path().join("brk.toml"), directory.path().join("services.d"));
         fs::write(&main, "").unwrap();
-        let gateway = Gateway::start(&main, config::load(&main).unwrap());
+        let gateway = start(&main);
         fs::create_dir(&services).unwrap();
         fs::write(services.join("a.toml"), "upstream = \"http://h\"").unwrap();
         assert_eq!(gateway.reload_if_changed().unwrap().unwrap().added, ["a"]);

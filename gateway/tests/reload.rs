@@ -532,6 +532,22 @@ async fn a_revision_is_saved_although_no_circuit_has_changed() {
     kept.kill().await;
 }
 
+/// Nor may it if the kill comes just after the answer.
+#[test]
+fn no_revision_is_told_before_it_is_saved() {
+    let files = Files::new("");
+    for turn in 1..=3 {
+        let gateway = files.start();
+        let before = gateway.table().revision;
+        let service = format!("upstream = \"http://h:{turn}\"");
+        let service = toml::from_str::<toml::Table>(&service).unwrap();
+        let put = gateway.put_service("a", &service, None).unwrap();
+        let removed = gateway.remove_service("a", None).unwrap().unwrap();
+        assert_eq!([put.revision, removed.revision], [before + 1, before + 2]);
+        assert_eq!(files.start().table().revision, removed.revision + 1);
+    }
+}
+
 #[test]
 fn a_damaged_state_is_set_aside() {
     let files = Files::new(&[service("a", ""), service("b", "")].concat());

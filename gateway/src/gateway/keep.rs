@@ -98,12 +98,7 @@ impl Gateway {
         let saved = task::spawn_blocking(move || gateway.save()).await;
         match saved {
             Ok(Ok(())) => return true,
-            Ok(Err(error)) => {
-                metrics::counter!("gateway_state_save_failures_total").increment(1);
-                if let Some(unsaid) = self.0.unsaved.is_due() {
-                    tracing::error!(unsaid, "the state can't be saved: {error}");
-                }
-            }
+            Ok(Err(error)) => self.say_unsaved(&error),
             // It has panicked, and said so.
             Err(_) => {}
         }
