@@ -12,8 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -205,6 +209,42 @@ async fn a_caller_that_takes_nothing_is_let_go() {
     caller.write(REQUEST).await;
     guard(went.recv()).await.expect("the upstream's body is dropped");
     drop(caller);
+}
+
+/// Nothing is ever in the way of a write then: each stream has its own window.
+#[tokio::test]
+async fn a_caller_that_opens_no_window_is_let_go() {
+    let (gone, mut went) = mpsc::unbounded_channel();
+    let origin = Origin::start(move |_| {
+        let gone = Gone(gone.clone());
+        async move {
+            let stream = futures_util::stream::poll_fn(move |_| {
+                let _gone = &gone;
+                let piece = Bytes::from_static(&[0; 64 << 10]);
+                std::task::Poll::Ready(Some(Ok(Frame::data(piece))))
+            });
+            Response::new(BodyExt::boxed(StreamBody::new(stream)))
+        }
+    })
+    .await;
+    let gateway = Running::before(origin.address, |server, service| {
+        // It is asked whether it is there, and says so.
+        server.header_timeout = SOON;
+        service.timeouts.body_idle = SOON;
+    });
+    let stream = TcpStream::connect(gateway.address).await.expect("it listens");
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .expect("it is HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = Request::get(format!("http://{}/", gateway.address));
+    let response = sender.send_request(request.body(Empty::new()).expect("valid"));
+    let response = guard(response).await.expect("a head");
+    guard(went.recv()).await.expect("the upstream's body is dropped");
+    let _ = guard(connection).await.expect("no panic");
+    drop(response);
 }
 
 struct Gone(mpsc::UnboundedSender<()>);

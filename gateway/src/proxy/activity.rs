@@ -69,6 +69,10 @@ impl Activity {
         self.write_timeout.store(nanos(timeout), Relaxed);
     }
 
+    pub(super) fn write_timeout(&self) -> Duration {
+        Duration::from_nanos(self.write_timeout.load(Relaxed))
+    }
+
     /// Called when a write could not be made.
     pub(super) fn block(&self) {
         if self.blocked_since.load(Relaxed) == NEVER {

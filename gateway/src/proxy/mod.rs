@@ -15,6 +15,7 @@ mod io;
 mod listen;
 mod now;
 mod open;
+mod paced;
 mod problem;
 mod retry;
 mod route;

@@ -37,6 +37,7 @@ use super::{
     hygiene::{self, Caller, Via},
     io::{Version, Watched},
     now::now,
+    paced::paced,
     problem::Refusal,
     route::Routes,
     stack::{Stack, stack, stack_with_fallback},
@@ -390,6 +391,7 @@ impl Connection {
         let active = self.activity.begin();
         let (mut parts, incoming) = request.into_parts();
         let wants_upgrade = upgrade::is_wanted(&parts.headers);
+        let is_http2 = parts.version == http::Version::HTTP_2;
         let refused =
             hygiene::check(&mut parts, self.activity.is_malformed(), self.worker.via.name());
         let mut response = match refused {
@@ -404,7 +406,11 @@ impl Connection {
         if self.activity.is_malformed() || wants_upgrade {
             close(&mut response);
         }
-        Ok(response.map(|body| body.holding(active)))
+        let patience = self.activity.write_timeout();
+        Ok(response.map(|body| match is_http2 {
+            true => paced(body.holding(active), patience),
+            false => body.holding(active),
+        }))
     }
 
     async fn call(
