@@ -332,6 +332,18 @@ async fn an_upgrade_passes_if_the_service_allows_it() {
 }
 
 #[tokio::test]
+async fn no_upgrade_to_http2_passes_in_company_either() {
+    let origin = shouting().await;
+    let gateway = Running::before(origin.address, |_, service| service.upgrade = true);
+    for protocols in ["h2c, websocket", "websocket, H2C", "h2c\r\nUpgrade: websocket", "x,h2c/2 "] {
+        let request = UPGRADE.replace("websocket", protocols);
+        let answer = gateway.exchange(request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{protocols}: {answer}");
+        assert!(answer.ends_with("no upgrade"), "{protocols}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_not_allowed_is_an_ordinary_request() {
     let origin = shouting().await;
     let gateway = Running::before(origin.address, |_, _| {});

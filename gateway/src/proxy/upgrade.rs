@@ -30,6 +30,14 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
+/// Whether `h2c` is among what it asks for. Whoever granted that would speak
+/// HTTP/2 with the caller, and nobody would look at the requests.
+pub(super) fn names_http2(headers: &HeaderMap) -> bool {
+    let protocols = headers.get_all(header::UPGRADE).iter();
+    let mut names = protocols.flat_map(|value| value.as_bytes().split(|byte| b",/".contains(byte)));
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"h2c"))
+}
+
 impl Upgrade {
     /// Carries bytes to and fro until both sides have ended or one has failed.
     pub(super) fn grant(self, response: &mut Response<Incoming>) {

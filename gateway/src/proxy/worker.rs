@@ -447,6 +447,9 @@ impl Connection {
     }
 
     fn upgrade(&self, parts: &mut Parts) -> Option<Upgrade> {
+        if upgrade::names_http2(&parts.headers) {
+            return None;
+        }
         let protocol = parts.headers.get(header::UPGRADE)?.clone();
         let caller = parts.extensions.remove()?;
         Some(Upgrade { protocol, caller, seat: Arc::clone(&self.seat) })
