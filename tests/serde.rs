@@ -452,7 +452,7 @@ fn what_was_not_saved_here_is_refused_by_its_field() {
         (|saved| saved["cause"]["code"] = json!("quorum"), "the key `cause.open` is missing"),
         (
             |saved| saved["cause"] = json!({ "code": "failure_rate", "calls": -1 }),
-            "cause.calls is -1, but must be a whole number, at least 0 and at most",
+            "cause.calls is -1, but must be a whole number, at least 0 and at most 18446744073709551615",
         ),
         (
             |saved| saved["active_override"]["kind"] = json!("no"),
