@@ -185,9 +185,9 @@ async fn a_response_body_that_stalls_ends_the_exchange() {
     guard(went.recv()).await.expect("the upstream's body is dropped");
 }
 
-#[tokio::test]
-async fn a_caller_that_takes_nothing_is_let_go() {
-    let (gone, mut went) = mpsc::unbounded_channel();
+/// Answers without an end, and says when such an answer is let go of.
+async fn endless() -> (Origin, mpsc::UnboundedReceiver<()>) {
+    let (gone, went) = mpsc::unbounded_channel();
     let origin = Origin::start(move |_| {
         let gone = Gone(gone.clone());
         async move {
@@ -200,6 +200,12 @@ async fn a_caller_that_takes_nothing_is_let_go() {
         }
     })
     .await;
+    (origin, went)
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_nothing_is_let_go() {
+    let (origin, mut went) = endless().await;
     let gateway = Running::before(origin.address, |server, service| {
         // No other limit helps.
         server.header_timeout = 10 * GUARD;
@@ -214,19 +220,7 @@ async fn a_caller_that_takes_nothing_is_let_go() {
 /// Nothing is ever in the way of a write then: each stream has its own window.
 #[tokio::test]
 async fn a_caller_that_opens_no_window_is_let_go() {
-    let (gone, mut went) = mpsc::unbounded_channel();
-    let origin = Origin::start(move |_| {
-        let gone = Gone(gone.clone());
-        async move {
-            let stream = futures_util::stream::poll_fn(move |_| {
-                let _gone = &gone;
-                let piece = Bytes::from_static(&[0; 64 << 10]);
-                std::task::Poll::Ready(Some(Ok(Frame::data(piece))))
-            });
-            Response::new(BodyExt::boxed(StreamBody::new(stream)))
-        }
-    })
-    .await;
+    let (origin, mut went) = endless().await;
     let gateway = Running::before(origin.address, |server, service| {
         // It is asked whether it is there, and says so.
         server.header_timeout = SOON;

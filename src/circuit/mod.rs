@@ -446,7 +446,7 @@ impl Circuit {
 
     /// Whether a permit would be granted `now`; if not, that was a call that asked.
     #[cfg(feature = "shadow")]
-    fn admits_at(&self, now: Time) -> bool {
+    fn asks_at(&self, now: Time) -> bool {
         self.0.update_at(now, |core, now, facts| {
             let is_admitted = core.machine.look(now, facts).is_ok();
             if !is_admitted {

@@ -91,7 +91,7 @@ pub trait Observer: Send + Sync {
     /// ramp, by the throttle or with the share of [`Probes`](crate::Probes). Told
     /// when a call asks, when the ramp or half-open begins, when the throttle
     /// learns of a call's end, and when another configuration or a reset changes it.
-    /// Half-open without a share it is 0.
+    /// If it is taken away while half-open it is 0.
     fn on_admitted_share(&self, circuit: &str, share: f64) {
         let _ = (circuit, share);
     }

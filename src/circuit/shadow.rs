@@ -221,7 +221,7 @@ impl Shadow {
 
     /// The live circuit refused a call.
     pub(crate) fn unknown(&self, at: Time) {
-        let passed = self.0.circuit.admits_at(at);
+        let passed = self.0.circuit.asks_at(at);
         self.0.tally.unknown[usize::from(!passed)].fetch_add(1, Ordering::Relaxed);
         self.0.watchers.tell(|watcher| watcher.on_unknown(passed));
     }

@@ -62,9 +62,8 @@ pub struct Snapshot {
     /// How far the probes have come, while half-open and before the ramp.
     pub probes: Option<Progress>,
     /// The share of calls that pass, from 0 to 1, where a share is what decides:
-    /// on the ramp, while throttled, and half-open with
-    /// [`Probes::share`](crate::Probes::share) set, which is for as long as probes
-    /// are left.
+    /// on the ramp, while throttled, and while the probes are chosen by
+    /// [`Probes::share`](crate::Probes::share), whether or not one is left.
     pub admitted_share: Option<f64>,
     /// Whether it stays open beyond its wait until the
     /// [health check](crate::Circuit) has passed.
