@@ -371,6 +371,22 @@ mod bounds {
         assert_eq!(circuits.len(), 10);
     }
 
+    /// However often: each look is for a part of them.
+    #[test]
+    fn whoever_comes_with_new_keys_evicts_the_idle() {
+        for pace in [SECOND / 50, SECOND, 90 * SECOND] {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).idle_for(MINUTE).build().unwrap();
+            succeed(&circuits, "once");
+            let looks = 2 * MINUTE.as_millis() / pace.as_millis() + 1;
+            for look in 0..looks as u64 {
+                clock.advance(pace);
+                drop(circuits.get_or_create(look));
+            }
+            assert!(circuits.get("once").is_none(), "one each {pace:?}");
+        }
+    }
+
     #[test]
     fn a_call_in_flight_outlives_its_circuit_and_changes_no_other() {
         let clock = ManualClock::new();
@@ -630,6 +646,30 @@ mod the_guard {
             circuits.get_or_create("3").trip();
             assert!(circuits.try_acquire("3").is_err(), "{beyond:?}");
             assert_eq!(circuits.snapshot().beyond, None);
+        }
+    }
+
+    #[test]
+    fn they_do_not_while_others_call_all_the_time() {
+        for pace in [SECOND / 100, SECOND / 2, SECOND, 90 * SECOND] {
+            let clock = ManualClock::new();
+            let config = touchy(&clock).build().unwrap();
+            let circuits = KeyedCircuits::builder(config)
+                .max_open_share(0.5, Beyond::FailClosed)
+                .minimum_keys(1)
+                .idle_for(MINUTE)
+                .build()
+                .unwrap();
+            drop(circuits.get_or_create("3"));
+            (0..3).for_each(|n| open(&circuits, n.to_string()));
+            let calls = 2 * MINUTE.as_millis() / pace.as_millis() + 1;
+            for _ in 0..calls {
+                clock.advance(pace);
+                if let Ok(permit) = circuits.try_acquire("3") {
+                    permit.record(Outcome::Success);
+                }
+            }
+            assert_eq!(circuits.snapshot().beyond, None, "a call each {pace:?}");
         }
     }
 }

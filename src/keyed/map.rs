@@ -207,13 +207,16 @@ impl Map {
         const MOST: usize = 10_000;
         let shards = self.shards.len() as u64;
         let step = (idle_for / (4 * shards)).max(1);
-        let due = (now.time.as_nanos().saturating_sub(keeper.swept) / step).min(shards);
+        let behind = now.time.as_nanos().saturating_sub(keeper.swept);
+        let due = (behind / step).min(shards);
         let (mut swept, mut looked) = (0, 0);
         while swept < due && looked < MOST {
             looked += self.sweep(keeper, now, idle_for, gone);
             swept += 1;
         }
-        keeper.swept = now.time.as_nanos().saturating_sub((due - swept) * step);
+        // Whoever comes more often than there is a step takes nothing from the next.
+        let left = (due - swept) * step + behind % step;
+        keeper.swept = now.time.as_nanos().saturating_sub(left);
     }
 
     /// Like `sweep`, from every shard.
