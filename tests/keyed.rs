@@ -24,7 +24,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{
     Backoff, Beyond, ByHeader, ByHost, ByRoute, Cause, Circuit, CircuitOpen, Config, ConfigBuilder,
     Key, KeyOf, KeyedCircuitBreakerLayer, KeyedCircuits, ManualClock, Observer, Outcome, Override,
-    Permit, Probes, Quorum, ResultClassifier, State, Throttle, Transition, Window,
+    Permit, Probes, Quorum, ResultClassifier, Start, State, Throttle, Transition, Window,
     service_unavailable,
 };
 use tower_test::{assert_request_eq, mock};
@@ -331,6 +331,49 @@ mod bounds {
         assert_eq!((circuits.evict_idle(), circuits.open()), (0, 1));
         clock.advance(Duration::from_nanos(1));
         assert_eq!((circuits.evict_idle(), circuits.open()), (1, 0));
+    }
+
+    /// Its wait is over and still no call is a probe.
+    #[test]
+    fn one_that_an_operator_had_a_hand_on_goes_as_long_after_that() {
+        for over in [Override::force_open(), Override::force_closed()] {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).idle_for(MINUTE).build().unwrap();
+            open(&circuits, "a");
+            let steered = circuits.get("a").unwrap();
+            steered.set_override(over.until_cleared());
+            for _ in 0..3_600 {
+                clock.advance(SECOND);
+                let _ = circuits.try_acquire("a").map(|permit| permit.record(Outcome::Success));
+            }
+            steered.clear_override();
+            drop(steered);
+            assert_eq!(circuits.evict_idle(), 0);
+            clock.advance(MINUTE - Duration::from_nanos(1));
+            assert_eq!((circuits.evict_idle(), circuits.open()), (0, 1));
+            clock.advance(Duration::from_nanos(1));
+            assert_eq!((circuits.evict_idle(), circuits.open()), (1, 0));
+        }
+    }
+
+    /// Its successor starts observed as well, for what is left of that.
+    #[test]
+    fn one_that_starts_observed_goes_like_another() {
+        let clock = ManualClock::new();
+        let config = touchy(&clock).start(Start::ObserveOnly(60 * MINUTE)).build().unwrap();
+        let circuits = KeyedCircuits::builder(config).capacity(2).idle_for(MINUTE).build().unwrap();
+        succeed(&circuits, "a");
+        clock.advance(SECOND);
+        succeed(&circuits, "b");
+        succeed(&circuits, "c");
+        assert_eq!(keys(&circuits), ["b", "c"].map(str::to_owned).into());
+        circuits.get_or_create("b").set_override(Override::observe_only().until_cleared());
+        clock.advance(2 * MINUTE);
+        assert_eq!(circuits.evict_idle(), 1);
+        assert_eq!(keys(&circuits), HashSet::from(["b".to_owned()]), "that one is an operator's");
+        succeed(&circuits, "c");
+        let over = circuits.get("c").unwrap().snapshot().active_override.unwrap();
+        assert_eq!(over.expires_in, Some(58 * MINUTE - SECOND));
     }
 
     #[test]

@@ -112,13 +112,15 @@ impl Circuit {
             if now < until {
                 return Standing::Needed;
             }
-            // Any call since would have been a probe, unless it was refused until
-            // a health check passes.
-            let is_held = self.0.lock().machine.view(now).awaits_health_check;
-            return Standing::Due((!is_held).then(|| now.since(until)));
+            // Any call since would have been a probe, unless an operator had a say
+            // or it was refused until a health check passes.
+            let view = self.0.lock().machine.view(now);
+            let idle = (!view.awaits_health_check).then(|| now.since(until.max(view.let_go)));
+            return Standing::Due(idle);
         }
         let view = self.0.lock().machine.view(now);
-        if view.active_override.is_some() {
+        // What it starts with, its successor starts with as well.
+        if !view.is_left_alone {
             return Standing::Needed;
         }
         match view.state {

@@ -183,7 +183,7 @@ impl Circuit {
             machine.inherit(legacy.of_machine, &mut facts);
         } else if let Start::ObserveOnly(duration) = start {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
-            machine.set_override(over, Time::ZERO, &mut facts);
+            machine.start_under(over, &mut facts);
         }
         let (until, tally_until) = match machine.gate() {
             Gate::Open { until } => (until, Time::ZERO),

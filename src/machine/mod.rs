@@ -59,6 +59,8 @@ pub(crate) struct Machine {
     /// A health check decides when an opening ends.
     hold: Option<Hold>,
     holds: u64,
+    /// When an override, or whoever held it, last let go of it.
+    let_go: Time,
     totals: Totals,
     /// The latest time seen: callers read the clock before they get here, so
     /// two may come in the wrong order.
@@ -104,6 +106,8 @@ struct Overlay {
     /// How long it had lain before, over the circuit whose place this one took.
     inherited: Duration,
     until: Option<Time>,
+    /// Nobody laid it: the circuit starts with it.
+    is_the_starts: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -353,6 +357,12 @@ pub(crate) struct View {
     pub(crate) active_override: Option<Override>,
     /// When it was laid, and how long it had lain before.
     pub(crate) overridden: Option<(Time, Duration)>,
+    /// Whether it is under the override that it started with, or none.
+    #[cfg_attr(not(feature = "keyed"), expect(dead_code))]
+    pub(crate) is_left_alone: bool,
+    /// When an override, or whoever held it, last let go of it.
+    #[cfg_attr(not(feature = "keyed"), expect(dead_code))]
+    pub(crate) let_go: Time,
 }
 
 /// What is left of a circuit when its process ends, for the one that takes its
@@ -430,6 +440,7 @@ impl Machine {
             overlay: None,
             hold: None,
             holds: 0,
+            let_go: Time::ZERO,
             totals: Totals::default(),
             now: Time::ZERO,
             next_probe: 0,
@@ -726,12 +737,21 @@ impl Machine {
             since: self.now,
             inherited: Duration::ZERO,
             until: over.expires_in.map(|duration| self.now.after(duration)),
+            is_the_starts: false,
         });
         self.revision += 1;
         facts.happened.push(Fact::Override { set: Some(over) });
         facts.wake = true;
         // One that lasts no time at all is over.
         self.settle(now, facts);
+    }
+
+    /// Lays the one that the circuit starts with.
+    pub(crate) fn start_under(&mut self, over: Override, facts: &mut Facts) {
+        self.set_override(over, Time::ZERO, facts);
+        if let Some(overlay) = &mut self.overlay {
+            overlay.is_the_starts = true;
+        }
     }
 
     pub(crate) fn clear_override(&mut self, now: Time, facts: &mut Facts) {
@@ -743,6 +763,7 @@ impl Machine {
 
     fn lift_override(&mut self, facts: &mut Facts) {
         self.overlay = None;
+        self.let_go = self.now;
         self.revision += 1;
         facts.happened.push(Fact::Override { set: None });
         facts.wake = true;
@@ -762,6 +783,7 @@ impl Machine {
         self.settle(now, facts);
         if self.hold.is_some_and(|hold| id.is_none_or(|id| id == hold.id)) {
             self.hold = None;
+            self.let_go = self.now;
             facts.wake = true;
         }
     }
@@ -876,6 +898,8 @@ impl Machine {
                 expires_in: overlay.until.map(|until| until.since(now)),
             }),
             overridden: self.overlay.as_ref().map(|overlay| (overlay.since, overlay.inherited)),
+            is_left_alone: self.overlay.as_ref().is_none_or(|overlay| overlay.is_the_starts),
+            let_go: self.let_go,
         }
     }
 

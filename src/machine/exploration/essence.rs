@@ -27,6 +27,7 @@ impl Machine {
             overlay,
             hold,
             holds: _,
+            let_go: _,
             totals: _,
             now: _,
             next_probe: _,
@@ -40,7 +41,15 @@ impl Machine {
         essence.extend(hinted_until.map_or([u64::MAX; 2], apart));
         match overlay {
             None => essence.push(0),
-            Some(Overlay { kind, reason: _, owner: _, since: _, inherited: _, until }) => {
+            Some(Overlay {
+                kind,
+                reason: _,
+                owner: _,
+                since: _,
+                inherited: _,
+                until,
+                is_the_starts: _,
+            }) => {
                 essence.push(1 + *kind as u64);
                 essence.extend(until.map_or([u64::MAX; 2], apart));
             }
