@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::{
     circuit::{CircuitOpen, Observer, Reading},
     outcome::CallEnd,
+    state::State,
 };
 
 /// Who watches a circuit.
@@ -43,6 +44,15 @@ impl Series {
         Self {
             #[cfg(feature = "metrics")]
             metrics: Some(Arc::default()),
+        }
+    }
+
+    /// The circuit begins in that state.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
+    pub(crate) fn begin_in(&self, birth: State) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = &self.metrics {
+            metrics.begin_in(birth);
         }
     }
 
@@ -144,11 +154,12 @@ pub(crate) fn observers() -> Vec<Arc<dyn Observer>> {
 pub(crate) fn shadow_observers(
     circuit: &Arc<str>,
     shadow: &Arc<str>,
+    birth: State,
 ) -> Vec<Arc<dyn ShadowObserver>> {
-    let _ = (circuit, shadow);
+    let _ = (circuit, shadow, birth);
     vec![
         #[cfg(feature = "metrics")]
-        Arc::new(crate::metrics::ShadowMetrics::new(circuit, shadow)),
+        Arc::new(crate::metrics::ShadowMetrics::new(circuit, shadow, birth)),
         #[cfg(feature = "tracing")]
         Arc::new(crate::tracing::ShadowTrace::new(circuit)),
     ]

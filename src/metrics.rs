@@ -64,6 +64,9 @@ const TRANSITIONS: [(State, State, &str); 18] = [
 #[derive(Default)]
 pub(crate) struct Metrics {
     scope: Scope,
+    /// What its circuit was born in: there has been no other when it is first told of
+    /// anything.
+    birth: OnceLock<State>,
     handles: OnceLock<Handles>,
     duration: OnceLock<Histogram>,
     /// Only of a circuit that somebody answers for: made at its first fallback.
@@ -116,6 +119,12 @@ impl Metrics {
         Self { scope: Scope::Key(key), ..Self::default() }
     }
 
+    /// Its circuit begins in that state.
+    pub(crate) fn begin_in(&self, birth: State) {
+        // Of a group's circuits no state is shown.
+        let _ = self.birth.set(birth);
+    }
+
     /// Shows a circuit that is gone as one that is closed, whatever its last
     /// calls still do to it: another may have its name by now.
     #[cfg(any(feature = "keyed", feature = "registry"))]
@@ -141,17 +150,16 @@ impl Metrics {
     fn handles(&self, circuit: &str) -> &Handles {
         match self.handles.get() {
             Some(handles) => handles,
-            None => self.handles_in(State::Closed, circuit),
+            None => self.first_handles(circuit),
         }
     }
 
-    /// The handles; `state` is shown if the circuit is not known yet, for it may
-    /// have started in any.
     #[cold]
-    fn handles_in(&self, state: State, circuit: &str) -> &Handles {
+    fn first_handles(&self, circuit: &str) -> &Handles {
         self.handles.get_or_init(|| {
+            let birth = self.birth.get().copied().unwrap_or(State::Closed);
             let is_shown = self.rests.get().is_none();
-            Handles::new(is_shown.then_some(state), circuit, &self.scope)
+            Handles::new(is_shown.then_some(birth), circuit, &self.scope)
         })
     }
 
@@ -184,7 +192,7 @@ impl Metrics {
     /// A call was not admitted, and nobody was told of anything before.
     #[cold]
     pub(crate) fn first_rejection(&self, open: &CircuitOpen) {
-        self.handles_in(open.state(), open.name()).rejections.increment(1);
+        self.handles(open.name()).rejections.increment(1);
     }
 
     /// Apart, so that a call that was not measured need not carry it.
@@ -248,9 +256,7 @@ impl Observer for Metrics {
     }
 
     fn on_health_check(&self, circuit: &str, passed: bool) {
-        // One runs while it is open, which it may have been from the start.
-        let handles = self.handles_in(State::Open, circuit);
-        handles.health_checks[usize::from(passed)].increment(1);
+        self.handles(circuit).health_checks[usize::from(passed)].increment(1);
     }
 
     fn on_override(&self, circuit: &str, active: Option<&Override>) {

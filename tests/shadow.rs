@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_breaker::{
     Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ConfigBuilder, ManualClock,
-    Observer, Outcome, Outcomes, Override, Probes, Recorder, Shadow, ShadowSnapshot, State,
+    Observer, Outcome, Outcomes, Override, Probes, Recorder, Shadow, ShadowSnapshot, Start, State,
     Transition,
 };
 
@@ -350,6 +350,22 @@ fn under_other_rules_of_the_live_circuit_calls_are_measured_for_a_candidate_stil
     clock.advance(2 * SECOND);
     permit.record(Outcome::Success);
     assert_eq!(shadow.snapshot().circuit.totals.slow, 1);
+}
+
+#[test]
+fn metrics_show_what_a_candidate_begins_in() {
+    let clock = ManualClock::new();
+    let (circuit, _) = pair(stubborn(), brittle("candidate").start(Start::Open), &clock);
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || call(&circuit, Outcome::Success));
+    let shown = recorder.snapshotter().snapshot().into_vec();
+    let up = shown.iter().filter(|(key, .., value)| {
+        key.key().name() == "circuit_breaker_shadow_state"
+            && *value == DebugValue::Gauge(1.0.into())
+    });
+    let up: Vec<_> =
+        up.flat_map(|(key, ..)| key.key().labels().map(metrics::Label::value)).collect();
+    assert!(up.contains(&"open") && !up.contains(&"closed"), "{up:?}");
 }
 
 #[test]

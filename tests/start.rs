@@ -45,14 +45,58 @@ fn one_that_starts_open_probes_after_its_first_wait() {
 }
 
 #[test]
-fn metrics_show_one_that_starts_open_as_open() {
+fn metrics_show_what_it_was_born_in_whatever_is_told_first() {
     let clock = ManualClock::new();
-    let circuit = circuit(config(&clock).start(Start::Open));
-    let recorder = DebuggingRecorder::new();
-    metrics::with_local_recorder(&recorder, || circuit.try_acquire().unwrap_err());
-    let shown = recorder.snapshotter().snapshot().into_vec();
-    let code = shown.iter().find(|(key, ..)| key.key().name() == "circuit_breaker_state_code");
-    assert_eq!(code.unwrap().3, DebugValue::Gauge(2.0.into()));
+    let refuse = |circuit: &Circuit| drop(circuit.try_acquire().unwrap_err());
+    let observe = |circuit: &Circuit| circuit.set_override(Override::observe_only());
+    let steer: [&dyn Fn(&Circuit); 4] = [
+        &refuse,
+        &observe,
+        &|circuit| {
+            observe(circuit);
+            circuit.clear_override();
+            refuse(circuit);
+        },
+        &|circuit| {
+            observe(circuit);
+            circuit.try_acquire().unwrap().cancel();
+        },
+    ];
+    let saved = {
+        let circuit = circuit(config(&clock));
+        circuit.trip();
+        observe(&circuit);
+        circuit.save()
+    };
+    let births: [&dyn Fn() -> Circuit; 2] =
+        [&|| circuit(config(&clock).start(Start::Open)), &|| {
+            let restored =
+                Circuit::restore(config(&clock).build().unwrap(), saved.clone()).unwrap();
+            restored.try_acquire().unwrap().cancel();
+            restored.clear_override();
+            restored
+        }];
+    for (step, steer) in steer.iter().enumerate() {
+        for birth in births {
+            let recorder = DebuggingRecorder::new();
+            metrics::with_local_recorder(&recorder, || steer(&birth()));
+            let shown = recorder.snapshotter().snapshot().into_vec();
+            let gauge = |name| {
+                let found = shown.iter().find(|(key, ..)| key.key().name() == name);
+                found.map(|(.., value)| format!("{value:?}"))
+            };
+            assert_eq!(
+                gauge("circuit_breaker_state_code"),
+                Some(format!("{:?}", DebugValue::Gauge(2.0.into()))),
+                "{step}"
+            );
+            assert_eq!(
+                gauge("circuit_breaker_admitted_share"),
+                Some(format!("{:?}", DebugValue::Gauge(0.0.into()))),
+                "{step}"
+            );
+        }
+    }
 }
 
 #[test]

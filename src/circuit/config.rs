@@ -174,7 +174,7 @@ impl Config {
     }
 
     /// The state its circuits are born in.
-    #[cfg(any(feature = "keyed", feature = "registry"))]
+    #[cfg(any(feature = "keyed", feature = "registry", feature = "shadow"))]
     pub(crate) fn first_state(&self) -> crate::state::State {
         use crate::state::State;
 

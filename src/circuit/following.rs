@@ -43,7 +43,8 @@ impl Followers {
             config.observers.others.push(Arc::new(recorder.clone()));
         }
         let shadow = |candidate: Config| {
-            let watchers = crate::defaults::shadow_observers(&config.name, &candidate.name);
+            let state = candidate.first_state();
+            let watchers = crate::defaults::shadow_observers(&config.name, &candidate.name, state);
             Shadow::new(candidate, birth.clone(), watchers)
         };
         let shadows: Vec<_> = std::mem::take(&mut config.shadows).into_iter().map(shadow).collect();

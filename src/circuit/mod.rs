@@ -185,6 +185,7 @@ impl Circuit {
             let over = Override::observe_only().reason("it starts observed").expires_in(duration);
             machine.start_under(over, &mut facts);
         }
+        observers.series.begin_in(machine.state());
         let (until, tally_until) = match machine.gate() {
             Gate::Open { until } => (until, Time::ZERO),
             Gate::Tally { until } => (Time::ZERO, until),

@@ -17,6 +17,8 @@ const OUTCOMES: [&str; 5] = ["success", "failure", "ignored", "cancelled", "unkn
 pub(crate) struct ShadowMetrics {
     circuit: Arc<str>,
     shadow: Arc<str>,
+    /// What the candidate begins in.
+    birth: State,
     handles: OnceLock<Handles>,
 }
 
@@ -27,13 +29,13 @@ struct Handles {
 }
 
 impl ShadowMetrics {
-    pub(crate) fn new(circuit: &Arc<str>, shadow: &Arc<str>) -> Self {
+    pub(crate) fn new(circuit: &Arc<str>, shadow: &Arc<str>, birth: State) -> Self {
         let (circuit, shadow) = (Arc::clone(circuit), Arc::clone(shadow));
-        Self { circuit, shadow, handles: OnceLock::new() }
+        Self { circuit, shadow, birth, handles: OnceLock::new() }
     }
 
     fn handles(&self) -> &Handles {
-        self.handles.get_or_init(|| Handles::new(&self.circuit, &self.shadow))
+        self.handles.get_or_init(|| Handles::new(&self.circuit, &self.shadow, self.birth))
     }
 
     fn count(&self, passed: bool, outcome: usize) {
@@ -64,7 +66,7 @@ impl ShadowObserver for ShadowMetrics {
 }
 
 impl Handles {
-    fn new(circuit: &str, shadow: &str) -> Self {
+    fn new(circuit: &str, shadow: &str, birth: State) -> Self {
         describe();
         let circuit = || circuit.to_owned();
         let shadow = || shadow.to_owned();
@@ -92,7 +94,7 @@ impl Handles {
             }),
         };
         // Some recorders show a series only once it has been written.
-        handles.show_state(State::Closed);
+        handles.show_state(birth);
         handles
             .calls
             .iter()
