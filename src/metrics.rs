@@ -130,8 +130,8 @@ impl Metrics {
     #[cfg(any(feature = "keyed", feature = "registry"))]
     pub(crate) fn rest(&self) {
         // Set before, so that who shows something meanwhile finds it after.
-        let _ = self.rests.set(());
-        if let Some(Handles { own: Some(own), .. }) = self.handles.get() {
+        let is_first = self.rests.set(()).is_ok();
+        if let Some(Handles { own: Some(own), .. }) = self.handles.get().filter(|_| is_first) {
             own.rest();
         }
     }
@@ -355,11 +355,14 @@ impl Own {
 pub(crate) struct GroupMetrics {
     group: Arc<str>,
     handles: OnceLock<GroupHandles>,
+    /// Set once the group is gone from where it was found.
+    rests: OnceLock<()>,
 }
 
 #[cfg(feature = "keyed")]
 struct GroupHandles {
-    keys: [Gauge; 3],
+    /// Of a group that is gone there are its counters only.
+    keys: Option<[Gauge; 3]>,
     evictions: Counter,
     overflows: Counter,
 }
@@ -367,14 +370,17 @@ struct GroupHandles {
 #[cfg(feature = "keyed")]
 impl GroupMetrics {
     pub(crate) fn new(group: Arc<str>) -> Self {
-        Self { group, handles: OnceLock::new() }
+        Self { group, handles: OnceLock::new(), rests: OnceLock::new() }
     }
 
     /// A circuit was counted elsewhere. Added and not set, for two may come in
     /// the wrong order.
     pub(crate) fn moved(&self, from: Option<State>, to: Option<State>) {
-        let keys = &self.handles().keys;
-        for (state, gauge) in STATES.iter().zip(keys) {
+        if self.rests() {
+            return;
+        }
+        let handles = self.handles();
+        for (state, gauge) in STATES.iter().zip(handles.keys.iter().flatten()) {
             if to == Some(*state) {
                 gauge.increment(1.0);
             }
@@ -382,6 +388,22 @@ impl GroupMetrics {
                 gauge.decrement(1.0);
             }
         }
+        if self.rests() {
+            handles.show_none();
+        }
+    }
+
+    /// Shows no keys any more, whatever becomes of them: another group may have its
+    /// name by now.
+    #[cfg(feature = "registry")]
+    pub(crate) fn rest(&self) {
+        // Set before, so that who shows something meanwhile finds it after.
+        let _ = self.rests.set(());
+        self.handles.get().iter().for_each(|handles| handles.show_none());
+    }
+
+    pub(crate) fn rests(&self) -> bool {
+        self.rests.get().is_some()
     }
 
     pub(crate) fn evicted(&self) {
@@ -401,17 +423,26 @@ impl GroupMetrics {
                 labels
             };
             let handles = GroupHandles {
-                keys: STATES.map(|state| {
-                    gauge!("circuit_breaker_keys", labels(&[("state", state.as_str())]))
+                keys: (!self.rests()).then(|| {
+                    STATES.map(|state| {
+                        gauge!("circuit_breaker_keys", labels(&[("state", state.as_str())]))
+                    })
                 }),
                 evictions: counter!("circuit_breaker_key_evictions_total", labels(&[])),
                 overflows: counter!("circuit_breaker_key_overflows_total", labels(&[])),
             };
-            handles.keys.iter().for_each(|gauge| gauge.set(0.0));
+            handles.show_none();
             handles.evictions.increment(0);
             handles.overflows.increment(0);
             handles
         })
+    }
+}
+
+#[cfg(feature = "keyed")]
+impl GroupHandles {
+    fn show_none(&self) {
+        self.keys.iter().flatten().for_each(|gauge| gauge.set(0.0));
     }
 }
 

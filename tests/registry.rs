@@ -573,6 +573,42 @@ fn the_gauges_of_a_removed_circuit_come_to_rest_and_stay_so() {
     });
 }
 
+#[test]
+fn the_gauges_of_a_removed_group_come_to_rest_and_stay_so() {
+    let recorder = DebuggingRecorder::new();
+    let clock = ManualClock::new();
+    metrics::with_local_recorder(&recorder, || {
+        let registry = Registry::new();
+        let shown = || {
+            let shown = series(&recorder, "hosts");
+            let of_key = shown.get("circuit_breaker_state one open").copied();
+            let in_state = |state| shown[&format!("circuit_breaker_keys {state}")];
+            (["closed", "open", "half-open"].map(in_state), of_key)
+        };
+        let group = registry.keyed(hosts(&clock).label_keys()).unwrap();
+        group.get_or_create("one").trip();
+        group.get_or_create("two");
+        assert_eq!(shown(), ([1.0, 1.0, 0.0], Some(1.0)));
+
+        registry.remove("hosts");
+        assert_eq!(shown(), ([0.0; 3], Some(0.0)));
+
+        // The next of its name is not disturbed, by one that never spoke neither.
+        let silent = registry.keyed(hosts(&clock).label_keys()).unwrap();
+        registry.remove("hosts");
+        let next = registry.keyed(hosts(&clock).label_keys()).unwrap();
+        next.get_or_create("one").trip();
+        next.get_or_create("three");
+        group.get("one").unwrap().reset();
+        group.get("two").unwrap().trip();
+        group.get_or_create("three").trip();
+        silent.get_or_create("one").trip();
+        clock.advance(3_600 * SECOND);
+        assert_eq!((group.evict_idle(), silent.evict_idle()), (3, 1));
+        assert_eq!(shown(), ([1.0, 1.0, 0.0], Some(1.0)));
+    });
+}
+
 /// Counts calls, unless it does not want to hear of them.
 struct Calls {
     hears: bool,

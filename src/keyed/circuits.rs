@@ -232,6 +232,13 @@ impl KeyedCircuits {
         self.0.evict_idle()
     }
 
+    /// Shows nothing more of itself in gauges: another may have its name by now.
+    #[cfg(all(feature = "metrics", feature = "registry"))]
+    pub(crate) fn rest(&self) {
+        self.0.tally.rest();
+        self.0.map.members().iter().for_each(|member| member.rest());
+    }
+
     /// Asks for the right to one call, which is measured if `measured` or if
     /// the circuit needs it.
     #[inline]

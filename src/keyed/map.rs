@@ -155,6 +155,16 @@ impl Map {
         circuits
     }
 
+    /// The places of all circuits in the tally.
+    #[cfg(all(feature = "metrics", feature = "registry"))]
+    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+        let mut members = Vec::new();
+        for shard in &self.shards {
+            members.extend(shard.read().iter().map(|entry| Arc::clone(&entry.member)));
+        }
+        members
+    }
+
     pub(super) fn insert(&self, keeper: &mut Keeper, entry: Entry) {
         keeper.len += 1;
         self.shard(entry.hash).write().insert_unique(entry.hash, entry, |entry| entry.hash);

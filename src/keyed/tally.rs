@@ -144,6 +144,12 @@ impl Tally {
         self.states.fetch_add(change, Ordering::AcqRel);
     }
 
+    /// Shows none of its circuits any more.
+    #[cfg(all(feature = "metrics", feature = "registry"))]
+    pub(super) fn rest(&self) {
+        report(|| self.metrics.rest());
+    }
+
     /// Tells that a circuit was counted elsewhere. Not under a lock.
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
     pub(super) fn tell_moved(&self, from: Option<State>, to: Option<State>) {
@@ -186,6 +192,10 @@ impl Member {
         #[cfg(feature = "metrics")] series: Option<Arc<Metrics>>,
     ) -> Self {
         tally.moved(None, Some(state));
+        #[cfg(feature = "metrics")]
+        if tally.metrics.rests() {
+            report(|| series.iter().for_each(|series| series.rest()));
+        }
         Self {
             tally: Arc::clone(tally),
             counted: Mutex::new(Counted::As(state)),
@@ -213,6 +223,12 @@ impl Member {
             self.tally.metrics.evicted();
             self.series.iter().for_each(|series| series.rest());
         });
+    }
+
+    /// Shows the circuit no more.
+    #[cfg(all(feature = "metrics", feature = "registry"))]
+    pub(super) fn rest(&self) {
+        report(|| self.series.iter().for_each(|series| series.rest()));
     }
 
     fn lock(&self) -> MutexGuard<'_, Counted> {

@@ -103,7 +103,11 @@ impl Group {
     }
 
     pub(super) fn leave(&self) -> Option<(u64, Waiters)> {
-        self.shared.leave()
+        let left = self.shared.leave();
+        // Before another may have its name.
+        #[cfg(feature = "metrics")]
+        self.circuits.rest();
+        left
     }
 }
 

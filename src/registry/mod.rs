@@ -314,8 +314,7 @@ impl Registry {
     /// A series can't be taken back through the `metrics` facade: the gauges of
     /// the circuit are set to those of a closed one and stay so, and its
     /// counters stand still once nobody calls it any more. To have them go, set
-    /// the exporter's idle timeout. A group's series go on for as long as it is
-    /// used.
+    /// the exporter's idle timeout. A group's gauges show no keys any more.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
         let mut entries = self.0.entries();
         let entry = entries.remove(name)?;
