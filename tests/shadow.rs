@@ -2,17 +2,22 @@
 
 mod histories;
 
-use std::{collections::BTreeMap, sync::mpsc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::mpsc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use histories::{Log, history, rules, run};
 use http_body_util::BodyExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
-use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{
     Backoff, Circuit, CircuitBreakerLayer, CircuitOpen, Config, ConfigBuilder, ManualClock,
-    Observer, Outcome, Outcomes, Override, Probes, Recorder, Shadow, ShadowSnapshot, Start, State,
-    Transition,
+    Observer, Outcome, Outcomes, Override, Probes, Recorder, ResultClassifier, Shadow,
+    ShadowSnapshot, Start, State, Transition, Unknown, WhenOpen,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -350,6 +355,32 @@ fn under_other_rules_of_the_live_circuit_calls_are_measured_for_a_candidate_stil
     clock.advance(2 * SECOND);
     permit.record(Outcome::Success);
     assert_eq!(shadow.snapshot().circuit.totals.slow, 1);
+}
+
+/// With their share of a ramp they are calls that asked.
+#[tokio::test]
+async fn callers_that_wait_are_calls_to_a_shadow_as_to_the_live_circuit() {
+    let clock = ManualClock::new();
+    let rules = |name| brittle(name).ramp(10 * SECOND);
+    let (circuit, shadow) = pair(rules("live"), rules("same"), &clock);
+    circuit.try_acquire().unwrap().record(Outcome::Failure);
+    clock.advance(SECOND);
+    call(&circuit, Outcome::Success);
+    assert_eq!(circuit.state(), State::HalfOpen, "on the ramp");
+    let layer = CircuitBreakerLayer::with_classifier(circuit.clone(), ResultClassifier::new())
+        .when_open(WhenOpen::Wait);
+    let mut service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    for _ in 0..20 {
+        let mut context = Context::from_waker(Waker::noop());
+        while service.poll_ready(&mut context).is_pending() {
+            clock.advance(SECOND / 100);
+        }
+        service.call(()).await.unwrap();
+        let seen = shadow.snapshot();
+        assert_eq!(seen.would_reject.total(), 0);
+        assert_eq!(seen.circuit.admitted_share, circuit.snapshot().admitted_share);
+    }
+    assert_eq!(shadow.snapshot().unknown, Unknown::default());
 }
 
 #[test]

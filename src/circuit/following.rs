@@ -106,6 +106,12 @@ impl Followers {
         }
     }
 
+    /// A caller was kept waiting: a call that asked, of which nothing else is known.
+    #[cfg(feature = "tokio")]
+    pub(super) fn asked(&self, at: Time) {
+        self.shadows.iter().for_each(|shadow| shadow.asked(at));
+    }
+
     /// A call was refused.
     pub(super) fn refused(&self, at: Time) {
         self.shadows.iter().for_each(|shadow| shadow.unknown(at));

@@ -561,17 +561,23 @@ impl Circuit {
         if self.0.gate.0.load().looks_closed() {
             return Ok(());
         }
+        let mut asked = None;
         let refused = self.0.update_core(|core, now, facts| {
             core.machine.look(now, facts).map_err(|rejection| {
                 let earlier = back.filter(|back| self.0.instant(now) < *back);
                 if earlier.is_none() {
                     core.machine.pass_over();
+                    asked = Some(now);
                 }
                 let back = rejection.retry_after.map(|wait| self.0.instant(now.after(wait)));
                 let back = back.map(|back| earlier.map_or(back, |earlier| earlier.min(back)));
                 (core.wakers.register(key, waker), back)
             })
         });
+        #[cfg(feature = "shadow")]
+        if let (Some(now), Some(followers)) = (asked, self.0.followers()) {
+            followers.asked(now);
+        }
         // The waker that was replaced is dropped here, outside the lock.
         refused.map_err(|((key, _replaced), back)| (key, back))
     }

@@ -219,6 +219,12 @@ impl Shadow {
         self.0.watchers.tell(|watcher| watcher.on_call(passed, outcome));
     }
 
+    /// The live circuit keeps a caller waiting, who may not come back.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn asked(&self, at: Time) {
+        self.0.circuit.asks_at(at);
+    }
+
     /// The live circuit refused a call.
     pub(crate) fn unknown(&self, at: Time) {
         let passed = self.0.circuit.asks_at(at);
