@@ -318,7 +318,7 @@ async fn run(hold: &Hold, check: &HealthCheck) -> Option<bool> {
 }
 
 /// Ready when the next check is due, with the generation of the opening;
-/// `None` once the circuit is gone.
+/// `None` once the circuit is gone or its hold is.
 struct NextCheck<'a> {
     hold: &'a Hold,
     /// The opening checked last, and when it may be checked again.
@@ -339,7 +339,8 @@ impl Future for NextCheck<'_> {
             let mut replaced = None;
             let waker = cx.waker().clone();
             let at = circuit.update_core(|core, now, facts| {
-                let due = match core.machine.check_due(now, facts) {
+                let due = match core.machine.check_due(this.hold.id, now, facts) {
+                    Due::Over => return Ok(None),
                     Due::Never => None,
                     Due::At { generation, at } => {
                         let again = this.last.filter(|(before, _)| *before == generation);
@@ -349,7 +350,7 @@ impl Future for NextCheck<'_> {
                 };
                 if let Some((generation, at)) = due {
                     if at <= now {
-                        return Ok(generation);
+                        return Ok(Some(generation));
                     }
                 }
                 let (key, former) = core.wakers.register(this.key, waker);
@@ -360,7 +361,7 @@ impl Future for NextCheck<'_> {
             // Outside the lock.
             drop(replaced);
             match at {
-                Ok(generation) => return Poll::Ready(Some(generation)),
+                Ok(next) => return Poll::Ready(next),
                 Err(None) => {
                     this.sleep = None;
                     return Poll::Pending;
@@ -396,6 +397,18 @@ mod tests {
         circuit.trip();
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert_eq!(circuit.0.lock().wakers.take().len(), 1, "the next one's");
+    }
+
+    /// One that stops it may do so in between.
+    #[tokio::test(start_paused = true)]
+    async fn a_check_whose_hold_is_gone_ends() {
+        let circuit = Circuit::new(crate::Config::default());
+        circuit.run_health_check(HealthCheck::new(async || Err::<(), _>("down"))).unwrap();
+        tokio::task::yield_now().await;
+        circuit.0.update(|machine, now, facts| machine.release(None, now, facts));
+        tokio::task::yield_now().await;
+        let running = circuit.0.health_check.0.lock().unwrap().take();
+        assert!(running.is_some_and(|(_, task)| task.is_finished()));
     }
 
     #[tokio::test(start_paused = true)]

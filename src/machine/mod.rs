@@ -120,8 +120,13 @@ struct Hold {
 /// When the dependency is to be checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
+    /// Not by this one, who holds it no more.
+    Over,
     Never,
-    At { generation: u64, at: Time },
+    At {
+        generation: u64,
+        at: Time,
+    },
 }
 
 /// The right to one call, and what it was issued under.
@@ -788,10 +793,13 @@ impl Machine {
         }
     }
 
-    /// When the dependency is to be checked: while open, once the wait is over.
-    /// Not before time alone has ended what is in the way of that.
-    pub(crate) fn check_due(&mut self, now: Time, facts: &mut Facts) -> Due {
+    /// When the dependency is to be checked by whoever holds it: while open, once
+    /// the wait is over. Not before time alone has ended what is in the way of that.
+    pub(crate) fn check_due(&mut self, id: u64, now: Time, facts: &mut Facts) -> Due {
         self.settle(now, facts);
+        if self.hold.is_none_or(|hold| hold.id != id) {
+            return Due::Over;
+        }
         let at = match (&self.phase, &self.overlay) {
             (Phase::Open(open), Some(overlay)) if !self.hears_checks() => {
                 overlay.until.map(|until| until.max(open.until))
