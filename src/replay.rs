@@ -24,8 +24,8 @@ impl Recording {
     /// What `candidate` would have done with these calls.
     ///
     /// It starts empty, and closed unless the candidate says otherwise, when the
-    /// recorded circuit was made (or, where the oldest records were dropped,
-    /// with the first that is left), on virtual time: some millions of calls a
+    /// recorded circuit was made, on virtual time (where the oldest records were
+    /// dropped, it has heard of no call before the first that is left): some millions of calls a
     /// second, and 50 bytes of memory for each. Only the candidate's rules
     /// matter; its observers are not told and its clock is not read. Replaying the same
     /// recording gives the same report, always: a candidate whose jitter has no
@@ -244,9 +244,11 @@ impl Replay {
         let transitions: Vec<_> = told.into_iter().map(|told| self.replayed(told)).collect();
         let snapshot = self.shadow.snapshot();
         let first = transitions.first().map_or(snapshot.circuit.state, |first| first.from);
-        let begins = transitions.iter().map(|transition| (transition.to, transition.at));
+        // Calls that began before the first that ended may have moved it before.
+        let at = |transition: &Replayed| transition.at.max(starts_at);
+        let begins = transitions.iter().map(|transition| (transition.to, at(transition)));
         let begins = [(first, starts_at)].into_iter().chain(begins);
-        let ends = transitions.iter().map(|next| next.at).chain([ends_at]);
+        let ends = transitions.iter().map(at).chain([ends_at]);
         let time_in = |state: State| {
             let spent =
                 begins.clone().zip(ends.clone()).filter(|((in_state, _), _)| *in_state == state);

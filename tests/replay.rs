@@ -11,6 +11,7 @@ use tower_breaker::{
     Recording, Report, Start, State,
 };
 
+const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 const PLENTY: usize = 1 << 20;
 
@@ -339,6 +340,29 @@ fn a_candidate_that_starts_open_is_open_from_the_start() {
     // Calls come at tens: the first that passes is at 60, the second closes.
     assert_eq!(replay(55 * MILLI), (0, 60 * MILLI, 10 * MILLI));
     assert_eq!(replay(500 * MILLI), (0, 100 * MILLI, Duration::ZERO));
+}
+
+/// Its records of the time before are dropped, and not that of a call that began then.
+#[test]
+fn no_state_lasts_longer_than_the_recording() {
+    let clock = ManualClock::new();
+    let recorder = Recorder::new(0);
+    let circuit = recorded(Config::builder("a"), &clock, &recorder);
+    clock.advance(100 * SECOND);
+    let long = circuit.try_acquire().unwrap();
+    for _ in 0..10_000 {
+        clock.advance(SECOND);
+        circuit.try_acquire().unwrap().record(Outcome::Success);
+    }
+    long.record(Outcome::Success);
+    let recording = recorder.recording();
+    assert!(recording.dropped() > 0);
+    let probes = Probes::new(2).lease(100_000 * SECOND);
+    let candidate = Config::builder("b").start(Start::Open).open_for(Backoff::fixed(60 * SECOND));
+    let report = recording.replay(candidate.probes(probes).build().unwrap());
+    let lasted = report.ends_at - report.starts_at;
+    assert!(report.transitions[0].at < report.starts_at);
+    assert!(report.time_open + report.time_half_open <= lasted, "{report:?}");
 }
 
 #[test]
