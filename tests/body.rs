@@ -419,6 +419,34 @@ fn the_hint_of_a_probe_that_has_lost_its_lease_is_not_heard() {
     assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(2 * SECOND));
 }
 
+/// Were it obeyed, the circuit would not have made that call.
+#[test]
+fn the_hint_of_a_call_that_was_passed_over_is_not_heard() {
+    let clock = ManualClock::new();
+    let config = Config::builder("hints")
+        .open_for(Backoff::exponential(SECOND, 60 * SECOND).jitter(0.0))
+        .probes(Probes::new(1))
+        .clock(&clock);
+    let layer = CircuitBreakerLayer::new(config.build().unwrap());
+    let circuit = layer.circuit().clone();
+    let service = layer.layer(service_fn(async |hints: bool| {
+        let mut answer = Response::builder().status(503);
+        if hints {
+            answer = answer.header("retry-after", "30");
+        }
+        Ok::<_, BoxError>(answer.body(()).unwrap())
+    }));
+    let call = |hints| now(service.clone().oneshot(hints));
+    circuit.set_override(Override::observe_only());
+    circuit.trip();
+    call(true).unwrap();
+    assert_eq!(circuit.snapshot().totals.would_reject, 1);
+    circuit.clear_override();
+    clock.advance(SECOND);
+    call(false).unwrap();
+    assert_eq!(circuit.snapshot().retry_after, Some(2 * SECOND));
+}
+
 #[test]
 fn closing_and_resetting_forget_a_hint() {
     let clock = ManualClock::new();
