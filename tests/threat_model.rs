@@ -16,9 +16,13 @@ fn source(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
 }
 
+/// The page's tests are in Python.
+const PAGE: &str = "tests/page/run";
+
 /// What stands between backticks and is the path of a test.
 fn tests_of(row: &str) -> Vec<(&str, &str)> {
-    row.split('`').skip(1).step_by(2).filter_map(|code| code.split_once(".rs::")).collect()
+    let codes = row.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
+    codes.filter(|(file, _)| file.ends_with(".rs") || *file == PAGE).collect()
 }
 
 #[test]
@@ -40,12 +44,15 @@ fn every_row_names_a_test_and_every_test_is_there() {
         }
         for (file, name) in tests {
             let is_test = |text: String| {
+                if file == PAGE {
+                    return text.contains(&format!("\ndef {name}(browser, example):"));
+                }
                 // By hand or by a macro, but in any case after an attribute.
                 let at = text.find(&format!("fn {name}("));
                 at.is_some_and(|at| text[..at].trim_end().ends_with(']') || is_async(&text, at))
             };
-            if !source(&format!("{file}.rs")).map_or(!is_whole, is_test) {
-                writeln!(wrong, "not there: {file}.rs::{name}").unwrap();
+            if !source(file).map_or(!is_whole, is_test) {
+                writeln!(wrong, "not there: {file}::{name}").unwrap();
             }
         }
     }

@@ -71,7 +71,7 @@ export function splitter(emit) {
     for (const block of blocks) {
       const event = { event: 'message', data: [], id: null };
       for (const line of block.split(/\r\n|\n|\r/)) {
-        const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line) ?? [];
+        const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line) ?? [];
         if (field === 'data') event.data.push(value);
         else if (field === 'event' || field === 'id') event[field] = value;
       }
