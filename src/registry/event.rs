@@ -25,8 +25,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whose it is, in one word that can stand in a path: the circuit's name,
-    /// and if it is one of a group a slash and the key, percent-encoded.
+    /// Whose it is, in one word: the circuit's name, and if it is one of a group
+    /// a slash and the key, percent-encoded. In a path it is a segment once it is
+    /// encoded as one; as it is, `hosts/..` would be another path.
     pub fn circuit_id(&self) -> String {
         id_of(&self.circuit, self.key.as_deref())
     }

@@ -453,14 +453,16 @@ async fn one_of_a_group_is_found_by_its_id_whatever_its_key_is() {
     let site = Site::new();
     let template = config("hosts", &site.clock).build().unwrap();
     let hosts = site.registry.keyed(tower_breaker::KeyedCircuits::builder(template)).unwrap();
-    for key in ["a.example:80", "a/b c", "100%", "ü<script>", "override", ".."] {
+    for key in ["a.example:80", "a/b c", "100%", "ü<script>", "override", ".", "..", ""] {
         hosts.get_or_create(key).trip();
         let list = site.get("/api/v1/circuits?q=hosts/").await.json();
         let all = list["circuits"].as_array().unwrap();
         let found = all.iter().find(|circuit| circuit["key"] == key).unwrap();
         let id = found["id"].as_str().unwrap();
-        // As one segment, encoded once more; and as two.
-        for path in [id.replace('%', "%25").replace('/', "%2F"), id.to_owned()] {
+        // As one segment, encoded once more, also what need not be; and as two.
+        let one = id.replace('%', "%25").replace('/', "%2F");
+        let dots = one.replace('.', "%252E");
+        for path in [one, dots, id.to_owned()] {
             let detail = site.get(&format!("/api/v1/circuits/{path}")).await.json();
             assert_eq!(detail["circuit"]["key"], key, "{path}");
             assert_eq!(detail["events"][0]["circuit_id"], id);

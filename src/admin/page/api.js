@@ -57,7 +57,13 @@ export async function ask(path, options) {
 
 /** The address of a circuit, or of something below it. */
 export function address({ name, key }, below = '') {
-  const id = encodeURIComponent(name) + (key == null ? '' : `/${encodeURIComponent(key)}`);
+  let id = encodeURIComponent(name);
+  if (key != null) {
+    // Dots alone, and nothing at all, are no segment of a path to whoever reads one: the group's own circuit would be
+    // meant. They stand in that of the name, and the dots are encoded twice, for a proxy that decodes.
+    const isNone = /^\.{0,2}$/.test(key);
+    id += isNone ? encodeURIComponent(`/${key.replaceAll('.', '%2E')}`) : `/${encodeURIComponent(key)}`;
+  }
   return `circuits/${id}${below && `/${below}`}`;
 }
 

@@ -130,7 +130,7 @@ function brand() {
 async function fetchOne(id) {
   const known = store.circuits.get(id) ?? [...store.events.values()].find((event) => event.circuit_id === id);
   try {
-    const { circuit } = await ask(known ? address(known) : `circuits/${id}`);
+    const { circuit } = await ask(known ? address(known) : `circuits/${encodeURIComponent(id)}`);
     store.put(circuit);
     redraw(true);
   } catch (error) {

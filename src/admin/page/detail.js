@@ -130,7 +130,7 @@ class Detail {
   async load() {
     const circuit = circuits.get(this.id);
     try {
-      const { now, circuit: fresh, series, config, events, history } = await ask(circuit ? address(circuit) : `circuits/${this.id.split('/').map((part, i) => (i ? part : encodeURIComponent(part))).join('/')}`);
+      const { now, circuit: fresh, series, config, events, history } = await ask(circuit ? address(circuit) : `circuits/${encodeURIComponent(this.id)}`);
       if (this.gone || !series) return;
       put(fresh);
       if (this.past) this.past.show(series, now);
