@@ -72,8 +72,9 @@ export function decide(targets, { act, done }) {
     h('footer', {}, h('button', { type: 'button', class: 'cancel', onclick: () => dialog.close() }, 'Cancel'), submit));
 
   const chosen = () => ACTS[new FormData(form).get('act')];
-  now = { one, seen: one, follows: false };
+  now = { one, seen: one };
   const mine = now;
+  const isOpen = () => now === mine && dialog.open;
 
   const show = () => {
     const act = chosen();
@@ -93,11 +94,7 @@ export function decide(targets, { act, done }) {
       if (current) mine.seen = current;
       return show();
     }
-    if (mine.follows) {
-      mine.seen = current;
-      return show();
-    }
-    complain(`It has changed since you opened this: ${current.sentence}`);
+    complain(`It has changed since you looked: ${current.sentence}`);
   };
   const complain = (text) => {
     trouble.hidden = !text;
@@ -132,17 +129,20 @@ export function decide(targets, { act, done }) {
         const not = failed.slice(0, 5).map(({ id }) => id).join(', ') + (failed.length > 5 ? ` and ${failed.length - 5} more` : '');
         done(`${act.word}: ${changed} of ${targets.length} circuits changed${unchanged ? `; ${unchanged} were so already` : ''}${failed.length ? `; not ${not}, changed meanwhile` : ''}.`);
       }
-      dialog.close();
+      if (isOpen()) dialog.close();
     } catch (error) {
+      let why = error.code ? `Nothing was done: ${error.message}` : 'There was no answer, so it is not known whether it was done. Look before you try again.';
+      let still = '';
       if (error.code === 'stale_generation' && error.current?.circuit) {
         const before = mine.seen;
         put(error.current.circuit);
         mine.seen = error.current.circuit;
-        mine.follows = true;
-        complain(`Nothing was done: ${one.id} has changed while you decided. It was ${stateWord(before).toLowerCase()}; now: ${mine.seen.sentence} If you still want this, confirm again.`);
-      } else {
-        complain(error.code ? `Nothing was done: ${error.message}` : 'There was no answer, so it is not known whether it was done. Look before you try again.');
+        why = `Nothing was done: it has changed while you decided. It was ${stateWord(before).toLowerCase()}; now: ${mine.seen.sentence}`;
+        still = ' If you still want this, confirm again.';
       }
+      // Another may be open by now, about something else.
+      if (!isOpen()) return done(`${title}: ${why}`);
+      complain(why + still);
       if (error.field === 'reason') reason.focus();
       show();
     } finally {
