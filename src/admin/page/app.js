@@ -49,7 +49,7 @@ function toast(text) {
 // Views.
 
 function route() {
-  if (takeToken()) stream?.again();
+  if (takeToken()) begin();
   const fragment = new URLSearchParams(location.hash.slice(1));
   const id = fragment.get('circuit');
   if (id == null) overview.filterBy(fragment);
@@ -78,9 +78,15 @@ $('login-form').addEventListener('submit', (event) => {
   useToken($('token').value.trim());
   $('token').value = '';
   tried = true;
-  stream.again();
+  begin();
 });
 let tried = false;
+
+/** Begins anew with another token: what the one before let one do counts no more. */
+function begin() {
+  setMe(null);
+  stream?.again();
+}
 
 // News.
 
@@ -173,10 +179,8 @@ const on = {
         store.snapshot(data);
         heardAt = Date.parse(data.now);
         $('login').hidden = true;
-        if (first) {
-          tried = false;
-          ask('me').then(setMe, () => setMe(null));
-        }
+        if (first) tried = false;
+        askMe();
         // A server that has started anew counts from the beginning.
         if (epoch !== data.epoch) store.events.clear();
         epoch = data.epoch;
@@ -193,6 +197,7 @@ const on = {
         break;
       case 'tick': {
         heardAt = Date.parse(data.now);
+        if (!me) askMe();
         askFor(store.tick(data));
         $('notice').hidden = !data.notice;
         write($('notice'), data.notice ?? '');
@@ -233,6 +238,13 @@ async function catchUp(last) {
     const { events } = await ask(`events?after=${Math.max(0, last - store.EVENTS)}&limit=${store.EVENTS}`);
     overview.tell(store.happenedBefore(events), true);
   } catch { /* The stream brings what comes. */ }
+}
+
+/** Asks whose the token is: with each stream, and again if there was no answer. */
+async function askMe() {
+  try {
+    setMe(await ask('me'));
+  } catch { /* What is known still holds. */ }
 }
 
 function setMe(answer) {
