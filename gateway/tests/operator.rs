@@ -5,7 +5,7 @@ mod running;
 
 use std::{
     fs,
-    io::{ErrorKind, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -318,8 +318,18 @@ fn tokens_are_made_once_for_their_owner_alone_and_a_new_one_counts_at_once() {
     assert_eq!(me(&operator).json()["role"], "operator");
     assert_eq!(me(&viewer).json()["role"], "viewer");
 
+    let mut stream = TcpStream::connect(running.admin.trim_start_matches("http://")).unwrap();
+    let asked = format!("authorization: Bearer {operator}\r\nconnection: close\r\n\r\n");
+    write!(stream, "GET /api/v1/stream HTTP/1.1\r\nhost: localhost\r\n{asked}").unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+
     let new = running.brk(&["token", "--rotate"]).ok();
     assert_ne!(new.trim(), operator);
+    // Far fewer than there are in a minute.
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok).take(200);
+    assert!(lines.any(|line| line == "data: {\"reason\":\"unauthorized\"}"), "it goes on");
     assert_eq!(me(&operator).status, 401);
     assert_eq!(me(new.trim()).json()["role"], "operator");
     assert_eq!(me(&viewer).json()["role"], "viewer");

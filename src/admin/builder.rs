@@ -33,7 +33,8 @@ impl AdminAccess {
 
     /// Lets in whom this closure knows: by a header that a proxy in front sets,
     /// by a client's certificate, by what a middleware has put into the
-    /// extensions. `None` is answered with 401.
+    /// extensions. `None` is answered with 401. Of a stream it is asked again every
+    /// five seconds, with the same request.
     ///
     /// What a browser sends by itself, as a cookie, is no good for this: other
     /// sites' pages have it sent, too. The checks of `host` and `origin` are all

@@ -348,7 +348,7 @@ impl Shared {
             (None, None) => None,
         };
         let place = self.settings.places.take(self.now())?;
-        let stream = EventStream::new(Arc::clone(self), place, after);
+        let stream = EventStream::new(Arc::clone(self), parts.clone(), place, after);
         Ok(answer::events(AdminBody::events(stream)))
     }
 

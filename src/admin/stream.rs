@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::request::Parts;
 use serde_json::json;
 use tokio::time::Sleep;
 
@@ -25,9 +26,15 @@ use crate::{Lagged, Subscription};
 /// When to come back if somebody else is putting the news together.
 const SOON: Duration = Duration::from_millis(20);
 
+/// For how many seconds a reader is taken for one who may look.
+const TRUSTED_FOR: u64 = 5;
+
 /// The events of one reader.
 pub(super) struct EventStream {
     service: Arc<Shared>,
+    /// What it was asked for with, and the second in which that was last good.
+    parts: Parts,
+    checked: u64,
     place: Place,
     subscription: Subscription,
     phase: Phase,
@@ -49,8 +56,14 @@ enum Phase {
 }
 
 impl EventStream {
-    /// From now on, or from after this event.
-    pub(super) fn new(service: Arc<Shared>, place: Place, after: Option<u64>) -> Self {
+    /// From now on, or from after this event; for whoever has just been let in
+    /// with this request.
+    pub(super) fn new(
+        service: Arc<Shared>,
+        parts: Parts,
+        place: Place,
+        after: Option<u64>,
+    ) -> Self {
         let registry = &service.settings.registry;
         let subscription = match after {
             Some(id) => registry.subscribe_after(id),
@@ -58,6 +71,8 @@ impl EventStream {
         };
         Self {
             subscription,
+            parts,
+            checked: service.second(),
             place,
             phase: Phase::Beginning { is_resumed: after.is_some() },
             told: service.second(),
@@ -80,6 +95,9 @@ impl EventStream {
             Standing::Lost => return self.end("unread"),
             Standing::Over => return self.end("shutdown"),
         }
+        if !self.may_look() {
+            return self.end("unauthorized");
+        }
         match mem::replace(&mut self.phase, Phase::Running) {
             Phase::Beginning { is_resumed: false } => return Poll::Ready(Some(self.begin())),
             Phase::Beginning { is_resumed: true } => return Poll::Ready(Some(self.resume())),
@@ -99,6 +117,16 @@ impl EventStream {
             Poll::Pending => {}
         }
         self.poll_tick(cx).map(Some)
+    }
+
+    /// Whether who was let in still would be: a token may have been replaced.
+    fn may_look(&mut self) -> bool {
+        let second = self.service.second();
+        if second < self.checked + TRUSTED_FOR {
+            return true;
+        }
+        self.checked = second;
+        self.service.settings.access.identify(&self.parts).is_ok()
     }
 
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {

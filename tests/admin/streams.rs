@@ -18,9 +18,11 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{advance, sleep, timeout};
 use tower::ServiceExt;
-use tower_breaker::{AdminBody, AdminService, Circuit, Clock, Config, Outcome, Override, Registry};
+use tower_breaker::{
+    AdminBody, AdminIdentity, AdminService, Circuit, Clock, Config, Outcome, Override, Registry,
+};
 
-use crate::site::{Ask, OPERATOR, SECOND, bearer};
+use crate::site::{Ask, OPERATOR, SECOND, VIEWER, bearer};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -534,6 +536,50 @@ async fn every_stream_ends_at_once_when_the_server_shuts_down() {
     assert_eq!(Clock::tokio().now() - before, Duration::ZERO);
     let (status, said) = Reader::open(&admin, Ask::get("/api/v1/stream")).await.err().unwrap();
     assert_eq!((status.as_u16(), &said["error"]["code"]), (503, &json!("shutting_down")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_within_seconds_once_its_reader_may_look_no_more() {
+    let registry = Registry::new();
+    let circuit = circuit(&registry, "inventory");
+    let is_known = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_known);
+    let check = move |parts: &http::request::Parts| {
+        let is_first = parts.headers["authorization"] == bearer(OPERATOR);
+        let is_known = asked.load(Ordering::Relaxed) || !is_first;
+        is_known.then(|| AdminIdentity::viewer("bob"))
+    };
+    let admin = AdminService::builder(&registry).check(check).build().unwrap();
+    let mut first = Reader::new(&admin).await;
+    let ask = Ask::get("/api/v1/stream").with("authorization", bearer(VIEWER));
+    let mut other = Reader {
+        body: admin.oneshot(ask.into_request()).await.unwrap().into_body(),
+        read: Vec::new(),
+    };
+    for reader in [&mut first, &mut other] {
+        reader.expect("snapshot").await;
+        for _ in 0..30 {
+            reader.expect("tick").await;
+        }
+    }
+    is_known.store(false, Ordering::Relaxed);
+    let before = Clock::tokio().now();
+    // Also if there is always something to tell.
+    let end = loop {
+        advance(SECOND / 10).await;
+        circuit.trip();
+        circuit.reset();
+        let told = first.next().await.unwrap();
+        if told.event == "end" {
+            break told;
+        }
+        assert!(Clock::tokio().now() - before < 6 * SECOND, "it goes on: {told:?}");
+    };
+    assert_eq!(end.data["reason"], "unauthorized");
+    assert!(first.next().await.is_none());
+    for _ in 0..20 {
+        assert_ne!(other.next().await.unwrap().event, "end");
+    }
 }
 
 #[tokio::test(start_paused = true)]

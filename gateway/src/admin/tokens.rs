@@ -1,8 +1,8 @@
 //! Who may come in: two tokens, each in a file of its own in the state
 //! directory.
 //!
-//! The files are looked at with each request, so that a token which is replaced
-//! lets nobody in any more.
+//! The files are looked at with each request, and every few seconds for each
+//! stream, so that a token which is replaced lets nobody in any more.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},

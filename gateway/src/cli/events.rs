@@ -157,7 +157,11 @@ impl Follower {
                     if told.name != "end" {
                         return Ok(told);
                     }
-                    "the gateway has stopped".to_owned()
+                    match told.data["reason"].as_str() {
+                        Some("shutdown") => "the gateway has stopped",
+                        _ => "the gateway has ended the stream",
+                    }
+                    .to_owned()
                 }
                 Err(error) if self.has_heard && error.is_unreachable() => error.to_string(),
                 Err(error) => return Err(error),

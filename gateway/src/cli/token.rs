@@ -16,7 +16,7 @@ pub struct Token {
     #[arg(long)]
     viewer: bool,
 
-    /// Make a new one; the old one lets nobody in any more
+    /// Make a new one; the old one lets nobody in any more, and its streams end
     #[arg(long)]
     rotate: bool,
 }

@@ -218,7 +218,7 @@ const on = {
         detail.happened(data.circuit_id);
         break;
       case 'end':
-        connection('lost', 'The server is going down');
+        connection('lost', data.reason === 'shutdown' ? 'The server is going down' : 'Reconnecting…');
         break;
     }
   },
