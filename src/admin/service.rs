@@ -164,17 +164,29 @@ impl AdminService {
         }
         let Ok(runtime) = Handle::try_current() else { return };
         if !self.0.is_sampling.swap(true, Ordering::Relaxed) {
-            runtime.spawn(sample(Arc::downgrade(&self.0), self.0.born));
+            runtime.spawn(sample(Sampling(Arc::downgrade(&self.0)), self.0.born));
+        }
+    }
+}
+
+/// The task that looks at the circuits. However it goes, another may come: the
+/// runtime it is on need not be the last.
+struct Sampling(Weak<Shared>);
+
+impl Drop for Sampling {
+    fn drop(&mut self) {
+        if let Some(service) = self.0.upgrade() {
+            service.is_sampling.store(false, Ordering::Relaxed);
         }
     }
 }
 
 /// Looks at the circuits every second, as long as the service is there.
-async fn sample(service: Weak<Shared>, born: Instant) {
+async fn sample(task: Sampling, born: Instant) {
     let mut number = 0;
     loop {
         tokio::time::sleep_until((born + TICK * number).into()).await;
-        let Some(service) = service.upgrade() else { return };
+        let Some(service) = task.0.upgrade() else { return };
         service.sample();
         number = u32::try_from(service.second() + 1).unwrap_or(u32::MAX);
     }

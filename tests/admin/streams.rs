@@ -16,7 +16,10 @@ use http::StatusCode;
 use http_body::Body;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::time::{advance, sleep, timeout};
+use tokio::{
+    runtime::Builder,
+    time::{advance, sleep, timeout},
+};
 use tower::ServiceExt;
 use tower_breaker::{
     AdminBody, AdminIdentity, AdminService, Circuit, Clock, Config, Outcome, Override, Registry,
@@ -604,6 +607,25 @@ async fn circuits_are_looked_at_every_second_though_nobody_asks() {
     advance(2 * SECOND).await;
     tokio::task::yield_now().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+#[test]
+fn circuits_are_looked_at_though_the_runtime_of_the_first_call_is_gone() {
+    let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build();
+    let admin = {
+        let first = runtime().unwrap();
+        let _entered = first.enter();
+        // Its task has not even begun when it goes.
+        site().1
+    };
+    for _ in 0..2 {
+        let next = runtime().unwrap();
+        next.block_on(async {
+            crate::site::said(&admin, Ask::get("/livez").into_request()).await;
+            tokio::task::yield_now().await;
+        });
+        assert_eq!(next.metrics().num_alive_tasks(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
