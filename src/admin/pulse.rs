@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -52,6 +53,7 @@ struct Row {
     /// The seconds in which it was first there, and in which it last changed.
     begun: u64,
     changed: u64,
+    age: Duration,
     /// What it is known by to have changed.
     print: Print,
     /// What was told of it when it last changed.
@@ -178,12 +180,13 @@ impl Told {
 
 impl Row {
     fn of(seen: &Seen, before: Option<Self>, second: u64) -> Self {
-        let print = seen.to_print();
+        let (print, age) = (seen.to_print(), seen.age());
+        let before = before.filter(|before| before.age <= age);
         let begun = before.as_ref().map_or(second, |before| before.begun);
         match before {
             // Many circuits, of which few change: no more is made of those.
-            Some(before) if before.print == print => before,
-            _ => Self { begun, changed: second, print, told: seen.to_row().into() },
+            Some(before) if before.print == print => Self { age, ..before },
+            _ => Self { begun, changed: second, age, print, told: seen.to_row().into() },
         }
     }
 

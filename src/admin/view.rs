@@ -61,6 +61,17 @@ impl Seen {
         self.snapshot.overridden_since.map(|since| self.now.saturating_duration_since(since))
     }
 
+    /// How long it has been registered, as far back as its series goes. If it has
+    /// grown younger it is another one of the same id.
+    pub(super) fn age(&self) -> Duration {
+        let Series { step, running_for, steps } = &self.vitals.series;
+        if steps.iter().all(Option::is_some) {
+            return Duration::MAX;
+        }
+        // The last one is still running.
+        steps.iter().flatten().skip(1).fold(*running_for, |age, _| age + *step)
+    }
+
     /// All there is in a list.
     pub(super) fn to_json(&self) -> Map<String, Value> {
         let mut all = self.to_news();

@@ -231,6 +231,33 @@ async fn one_that_is_the_first_of_all_comes_whole_to_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_was_replaced_comes_whole_though_nobody_saw_it_gone() {
+    let (registry, admin) = site();
+    circuit(&registry, "inventory");
+    let mut reader = Reader::new(&admin).await;
+    reader.expect("snapshot").await;
+    // Longer than its series goes back.
+    for _ in 0..1_000 {
+        assert_eq!(ids(&reader.expect("tick").await), [""; 0]);
+    }
+    registry.remove("inventory");
+    circuit(&registry, "inventory");
+    for kind in ["removed", "registered"] {
+        assert_eq!(reader.expect("event").await.data["kind"], kind);
+    }
+    let tick = reader.expect("tick").await;
+    assert_eq!(ids(&tick), ["inventory"]);
+    let row = &tick.data["circuits"][0];
+    assert_eq!((&row["name"], &tick.data["gone"]), (&json!("inventory"), &json!([])));
+    let steps = row["ribbon"].as_array().expect("it comes whole");
+    assert_eq!(steps.iter().filter(|step| !step.is_null()).count(), 1, "of its own life");
+    // From then on it is no news.
+    for _ in 0..40 {
+        assert_eq!(ids(&reader.expect("tick").await), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_that_left_are_gone_from_the_list_for_quick_readers_and_slow_ones() {
     let (registry, admin) = site();
     for index in 0..1_100 {
