@@ -447,6 +447,35 @@ fn the_hint_of_a_call_that_was_passed_over_is_not_heard() {
     assert_eq!(circuit.snapshot().retry_after, Some(2 * SECOND));
 }
 
+/// Also by an opening that is shorter, by the longest wait or by an operator's hand.
+#[test]
+fn a_hint_is_a_floor_for_as_long_as_it_was_given() {
+    for (longest, passed, then) in [(30, 30, 30), (20, 20, 20), (120, 1, 59), (120, 59, 2)] {
+        let clock = ManualClock::new();
+        let open_for = Backoff::exponential(SECOND, longest * SECOND).jitter(0.0);
+        let config = Config::builder("hints").open_for(open_for).probes(Probes::new(1));
+        let layer = CircuitBreakerLayer::new(config.clock(&clock).build().unwrap());
+        let circuit = layer.circuit().clone();
+        let service = layer.layer(service_fn(async |status: u16| {
+            let mut answer = Response::builder().status(status);
+            if status == 429 {
+                answer = answer.header("retry-after", "60");
+            }
+            Ok::<_, BoxError>(answer.body(()).unwrap())
+        }));
+        now(service.clone().oneshot(429)).unwrap();
+        circuit.trip();
+        let waits = || circuit.try_acquire().unwrap_err().retry_after().unwrap();
+        assert_eq!(waits(), longest.min(60) * SECOND);
+        clock.advance(passed * SECOND);
+        if passed < longest {
+            circuit.end_wait().unwrap();
+        }
+        now(service.clone().oneshot(500)).unwrap();
+        assert_eq!(waits(), then * SECOND, "{longest}, {passed}");
+    }
+}
+
 #[test]
 fn closing_and_resetting_forget_a_hint() {
     let clock = ManualClock::new();

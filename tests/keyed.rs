@@ -356,6 +356,29 @@ mod bounds {
         }
     }
 
+    #[test]
+    fn so_does_one_whose_override_has_run_out_whenever_somebody_looks() {
+        for look in [0, 30, 60] {
+            let clock = ManualClock::new();
+            let circuits = group(&clock).idle_for(MINUTE).build().unwrap();
+            open(&circuits, "a");
+            let over = Override::force_open().expires_in(10 * MINUTE);
+            circuits.get("a").unwrap().set_override(over);
+            for _ in 0..10 {
+                assert_eq!(circuits.evict_idle(), 0);
+                clock.advance(MINUTE);
+            }
+            clock.advance(look * SECOND);
+            // Who looks at it finds the override over, and is told so.
+            if look > 0 {
+                circuits.get("a").unwrap().clear_override();
+            }
+            assert_eq!(circuits.evict_idle(), usize::from(look == 60), "after {look} s");
+            clock.advance((60 - look) * SECOND);
+            assert_eq!(circuits.evict_idle(), usize::from(look != 60), "after {look} s");
+        }
+    }
+
     /// Its successor starts observed as well, for what is left of that.
     #[test]
     fn one_that_starts_observed_goes_like_another() {

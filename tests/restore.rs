@@ -131,11 +131,31 @@ fn rules_that_end_a_wait_no_sooner_leave_it_as_it_was() {
     let before = Process::new();
     before.circuit.trip();
     let after = before.after(4 * SECOND);
-    for (longest, wait) in [(7, 10), (6, 10), (5, 5)] {
+    for (longest, wait) in [(7, 10), (6, 10), (5, 9)] {
         let rules = config().open_for(Backoff::fixed(longest * SECOND).jitter(0.0));
         after.circuit.reconfigure(rules.clock(&after.clock).build().unwrap()).unwrap();
         let saved = after.circuit.save();
         assert_eq!((saved.wait, saved.wait_left), (wait * SECOND, longest.min(6) * SECOND));
+    }
+}
+
+#[test]
+fn rules_that_cut_a_wait_leave_what_has_passed_of_it() {
+    for is_restored in [false, true] {
+        let before = Process::new();
+        let rules = |longest| config().open_for(Backoff::fixed(longest * SECOND).jitter(0.0));
+        before.circuit.reconfigure(rules(600).clock(&before.clock).build().unwrap()).unwrap();
+        before.circuit.trip();
+        before.clock.advance(100 * SECOND);
+        let after = match is_restored {
+            true => Process::restored(before.circuit.save(), Duration::ZERO, rules(600)),
+            false => before,
+        };
+        after.clock.advance(SECOND);
+        after.circuit.reconfigure(rules(60).clock(&after.clock).build().unwrap()).unwrap();
+        let saved = after.circuit.save();
+        let seconds = [saved.state_for, saved.wait, saved.wait_left].map(|span| span.as_secs());
+        assert_eq!(seconds, [101, 161, 60], "{is_restored}");
     }
 }
 

@@ -114,9 +114,8 @@ impl Circuit {
             }
             // Any call since would have been a probe, unless an operator had a say
             // or it was refused until a health check passes.
-            let view = self.0.lock().machine.view(now);
-            let idle = (!view.awaits_health_check).then(|| now.since(until.max(view.let_go)));
-            return Standing::Due(idle);
+            let probes_since = self.0.lock().machine.view(now).probes_since;
+            return Standing::Due(probes_since.map(|since| now.since(since)));
         }
         let view = self.0.lock().machine.view(now);
         // What it starts with, its successor starts with as well.
@@ -128,7 +127,9 @@ impl Circuit {
             State::Closed if view.admitted_share.is_some() => Standing::Closed,
             State::Closed if self.is_held() => Standing::Closed,
             State::Closed => Standing::Blank,
-            State::Open if view.wait_left.is_zero() => Standing::Due(None),
+            State::Open if view.wait_left.is_zero() => {
+                Standing::Due(view.probes_since.map(|since| now.since(since)))
+            }
             State::HalfOpen if view.probes.is_some_and(|probes| probes.in_flight == 0) => {
                 Standing::Due(None)
             }

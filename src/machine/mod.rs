@@ -365,9 +365,10 @@ pub(crate) struct View {
     /// Whether it is under the override that it started with, or none.
     #[cfg_attr(not(feature = "keyed"), expect(dead_code))]
     pub(crate) is_left_alone: bool,
-    /// When an override, or whoever held it, last let go of it.
+    /// While open, since when any call would have been a probe, once there has been
+    /// such a time; nothing while a health check has to pass first.
     #[cfg_attr(not(feature = "keyed"), expect(dead_code))]
-    pub(crate) let_go: Time,
+    pub(crate) probes_since: Option<Time>,
 }
 
 /// What is left of a circuit when its process ends, for the one that takes its
@@ -704,7 +705,9 @@ impl Machine {
             Phase::Open(open) if old.open_for != self.rules.open_for => {
                 let latest = now.after(self.rules.open_for.longest_hinted());
                 if latest < open.until {
-                    *open = Open { wait: latest.since(self.since), until: latest };
+                    // What has passed of it may have passed before its birth.
+                    let wait = open.wait.saturating_sub(open.until.since(latest));
+                    *open = Open { wait, until: latest };
                 }
             }
             Phase::Open(_) => {}
@@ -762,13 +765,13 @@ impl Machine {
     pub(crate) fn clear_override(&mut self, now: Time, facts: &mut Facts) {
         self.settle(now, facts);
         if self.overlay.is_some() {
-            self.lift_override(facts);
+            self.lift_override(self.now, facts);
         }
     }
 
-    fn lift_override(&mut self, facts: &mut Facts) {
+    fn lift_override(&mut self, at: Time, facts: &mut Facts) {
         self.overlay = None;
-        self.let_go = self.now;
+        self.let_go = at;
         self.revision += 1;
         facts.happened.push(Fact::Override { set: None });
         facts.wake = true;
@@ -907,7 +910,10 @@ impl Machine {
             }),
             overridden: self.overlay.as_ref().map(|overlay| (overlay.since, overlay.inherited)),
             is_left_alone: self.overlay.as_ref().is_none_or(|overlay| overlay.is_the_starts),
-            let_go: self.let_go,
+            probes_since: match &self.phase {
+                Phase::Open(open) if self.hold.is_none() => Some(open.until.max(self.let_go)),
+                _ => None,
+            },
         }
     }
 
@@ -1107,7 +1113,7 @@ impl Machine {
         if let Some(until) = self.overlay.as_ref().and_then(|o| o.until) {
             if until <= self.now {
                 self.settle_phase(until, facts);
-                self.lift_override(facts);
+                self.lift_override(until, facts);
             }
         }
         self.settle_phase(self.now, facts);
@@ -1181,7 +1187,8 @@ impl Machine {
             self.step = self.step.saturating_add(1);
         }
         let noise = self.noise.draw();
-        let hinted = self.hinted_until.take().map_or(Duration::ZERO, |until| until.since(at));
+        // It holds for the openings to come, too, for as long as it was asked for.
+        let hinted = self.hinted_until.map_or(Duration::ZERO, |until| until.since(at));
         let open_for = &self.rules.open_for;
         let wait = open_for.wait(self.step, noise).max(open_for.wait_hinted(hinted, noise));
         self.totals.opened += 1;
