@@ -1,19 +1,17 @@
 //! The stairs between the house and its roof: who watches a circuit without
 //! being asked, by feature. The only file below that may name the roof.
 
-#[cfg(feature = "metrics")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 #[cfg(feature = "shadow")]
 use crate::circuit::ShadowObserver;
-#[cfg(feature = "metrics")]
-use crate::metrics::Metrics;
 use crate::{
     circuit::{CircuitOpen, Observer, Reading},
     outcome::CallEnd,
     state::State,
 };
+#[cfg(feature = "metrics")]
+use crate::{metrics::Metrics, panics::contain};
 
 /// Who watches a circuit.
 pub(crate) struct Watchers {
@@ -125,19 +123,11 @@ impl From<Arc<Metrics>> for Series {
     }
 }
 
-#[cfg(feature = "metrics")]
-#[cold]
-fn forget_panic(panic: Box<dyn std::any::Any + Send>) {
-    drop(panic);
-}
-
+/// Reports to a recorder that is somebody else's.
 #[cfg(feature = "metrics")]
 #[inline(always)]
 fn report(report: impl FnOnce()) {
-    // The hook has reported a recorder that panics; there is nobody else to tell.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(report)) {
-        forget_panic(panic);
-    }
+    let _ = contain(report);
 }
 
 /// Those observers of one circuit that hear of no calls.

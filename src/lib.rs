@@ -29,6 +29,7 @@ mod machine;
 mod metrics;
 mod outcome;
 mod overrides;
+mod panics;
 mod probes;
 mod ratio;
 #[cfg(feature = "registry")]

@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 6] = [
         "config_error",
         "outcome",
         "overrides",
+        "panics",
         "probes",
         "ratio",
         "rules",

@@ -11,7 +11,7 @@ use std::{
         Arc, Once,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
@@ -19,7 +19,8 @@ use std::{
 use tower::{BoxError, Layer, Service};
 use tower_breaker::{
     Backoff, Call, Circuit, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Classify, Config,
-    ConfigBuilder, ManualClock, Observer, Outcome, Probes, State, Totals, Transition,
+    ConfigBuilder, ManualClock, Observer, Outcome, Override, Probes, State, Totals, Transition,
+    WhenOpen,
 };
 
 // Miri takes a thousand times as long.
@@ -190,6 +191,64 @@ fn observers_that_panic_cost_no_permit() {
     drop(rig.circuit.try_acquire().unwrap());
     assert_eq!(panics.load(Ordering::Relaxed), calls + 1 + totals.opened * 2);
     rig.recovers();
+}
+
+/// What it panics with may panic as well, when it is dropped.
+#[test]
+fn an_observer_that_panics_twice_keeps_nothing_from_the_others() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic_any(Planned);
+        }
+    }
+    struct Bomber;
+    impl Observer for Bomber {
+        fn on_transition(&self, _: &Transition) {
+            panic_any(Bomb);
+        }
+    }
+    #[derive(Clone, Default)]
+    struct Told(Arc<AtomicU64>);
+    impl Observer for Told {
+        fn on_transition(&self, _: &Transition) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let told = Told::default();
+    let config = Config::builder("bombed").observer(Bomber).observer(told.clone());
+    let circuit = Circuit::new(config.build().unwrap());
+    for _ in 0..3 {
+        circuit.trip();
+        circuit.reset();
+    }
+    assert_eq!(told.0.load(Ordering::Relaxed), 6);
+}
+
+#[test]
+fn a_waker_that_panics_leaves_nobody_asleep() {
+    struct Bell(Option<Arc<AtomicU64>>);
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            match &self.0 {
+                Some(rung) => rung.fetch_add(1, Ordering::Relaxed),
+                None => panic_any(Planned),
+            };
+        }
+    }
+    let rung = Arc::new(AtomicU64::new(0));
+    let rig = Rig::new(never_opens());
+    rig.circuit.set_override(Override::force_open());
+    let waits = |bell: Option<&Arc<AtomicU64>>| {
+        let waker = Waker::from(Arc::new(Bell(bell.cloned())));
+        let mut service = rig.layer().when_open(WhenOpen::Wait).layer(Dependency);
+        let ready = service.poll_ready(&mut Context::from_waker(&waker));
+        assert!(ready.is_pending());
+        service
+    };
+    let _waiting = [None, Some(&rung), None, Some(&rung), None].map(waits);
+    rig.circuit.clear_override();
+    assert_eq!(rung.load(Ordering::Relaxed), 2);
 }
 
 #[test]

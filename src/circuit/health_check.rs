@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, PoisonError, Weak},
     task::{Context, Poll},
@@ -15,7 +14,9 @@ use std::{
 use tokio::task::AbortHandle;
 
 use super::{Circuit, shared::Shared, sleep::Sleep, sync::Mutex};
-use crate::{backoff::Noise, config_error::ConfigError, machine::Due, time::nanos};
+use crate::{
+    backoff::Noise, config_error::ConfigError, machine::Due, panics::contain, time::nanos,
+};
 
 /// A check of the dependency's health that the circuit runs while it is open:
 /// an active probe.
@@ -302,15 +303,15 @@ async fn run(hold: &Hold, check: &HealthCheck) -> Option<bool> {
         circuit.clock.sleep_until(super::clock::add(circuit.clock.now(), timeout))
     };
     // A panic in there is reported by the panic hook, and a failure here.
-    let Ok(mut checking) = catch_unwind(AssertUnwindSafe(|| (check.check)())) else {
+    let Some(mut checking) = contain(|| (check.check)()) else {
         return Some(false);
     };
     let passed = poll_fn(|cx| {
         let poll = || checking.as_mut().poll(cx);
-        match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(Poll::Ready(passed)) => return Poll::Ready(passed),
-            Ok(Poll::Pending) => {}
-            Err(_) => return Poll::Ready(false),
+        match contain(poll) {
+            Some(Poll::Ready(passed)) => return Poll::Ready(passed),
+            Some(Poll::Pending) => {}
+            None => return Poll::Ready(false),
         }
         pin!(&mut timeout).poll(cx).map(|()| false)
     });

@@ -1,7 +1,6 @@
 //! The seam through which a circuit tells what happens.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,6 +12,7 @@ use crate::{
     defaults::Series,
     outcome::{CallEnd, FallbackEnd},
     overrides::Override,
+    panics::contain,
     state::State,
 };
 
@@ -252,14 +252,12 @@ pub(super) fn tell_each(observers: &[Arc<dyn Observer>], tell: impl Fn(&dyn Obse
 
 #[inline]
 fn tell_one(observer: &dyn Observer, tell: impl Fn(&dyn Observer)) {
-    // The hook has reported it; there is nobody else to tell.
-    let _ = catch_unwind(AssertUnwindSafe(|| tell(observer)));
+    let _ = contain(|| tell(observer));
 }
 
 /// What an observer says of itself; of one that panics, what is true unless said.
 fn says(answer: impl Fn() -> bool, otherwise: bool) -> bool {
-    // The hook has reported it; there is nobody else to tell.
-    catch_unwind(AssertUnwindSafe(answer)).unwrap_or(otherwise)
+    contain(answer).unwrap_or(otherwise)
 }
 
 impl std::fmt::Debug for Observers {

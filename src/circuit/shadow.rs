@@ -7,7 +7,6 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use super::{
     snapshot::Snapshot,
     sync::{AtomicU64, Mutex, Ordering},
 };
-use crate::{outcome::Outcome, time::Time};
+use crate::{outcome::Outcome, panics::contain, time::Time};
 
 /// Candidate rules that watch a live circuit's calls and decide nothing.
 ///
@@ -140,8 +139,7 @@ impl Watchers {
     /// Tells them what comes with a call, which one that panics must not harm.
     fn tell(&self, tell: impl Fn(&dyn ShadowObserver)) {
         for watcher in &self.0 {
-            // The hook has reported it; there is nobody else to tell.
-            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**watcher)));
+            let _ = contain(|| tell(&**watcher));
         }
     }
 }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     machine::{self, End, Fact, Facts, Gate, Machine, Ticket, View},
     outcome::{CallEnd, FallbackEnd, Outcome},
+    panics::contain,
     time::Time,
     totals::Totals,
 };
@@ -296,7 +297,9 @@ impl Shared {
         let has_untold = !core.untold.is_empty();
         drop(core);
         #[cfg(feature = "tokio")]
-        woken.into_iter().for_each(std::task::Waker::wake);
+        for waker in woken {
+            let _ = contain(|| waker.wake());
+        }
         direct.into_iter().for_each(|fact| self.tell(fact));
         if has_untold {
             self.tell_untold();

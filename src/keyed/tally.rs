@@ -1,18 +1,19 @@
 //! How many circuits are in which state, kept by the circuits themselves.
 
-#[cfg(feature = "metrics")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::guard::{Beyond, Census, Guard, QuorumRule};
-#[cfg(feature = "metrics")]
-use crate::metrics::{GroupMetrics, Metrics};
 use crate::{
     circuit::{
         Circuit, Observer, Transition,
         sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     },
     state::State,
+};
+#[cfg(feature = "metrics")]
+use crate::{
+    metrics::{GroupMetrics, Metrics},
+    panics::contain,
 };
 
 /// The states of a group's circuits, added up, and what follows from them.
@@ -162,8 +163,7 @@ impl Tally {
 /// nobody.
 #[cfg(feature = "metrics")]
 fn report(report: impl Fn()) {
-    // The hook has reported it; there is nobody else to tell.
-    let _ = catch_unwind(AssertUnwindSafe(report));
+    let _ = contain(report);
 }
 
 /// What a circuit is counted as.

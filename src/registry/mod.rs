@@ -9,8 +9,6 @@ mod track;
 mod vitals;
 mod watch;
 
-#[cfg(feature = "metrics")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{
     collections::{BTreeMap, btree_map},
     convert,
@@ -121,10 +119,9 @@ impl Entry {
         match self {
             Self::One(one) => {
                 let left = one.watch.leave();
-                // Before another may have its name. The hook has reported a
-                // recorder that panics; there is nobody else to tell.
+                // Before another may have its name.
                 #[cfg(feature = "metrics")]
-                let _ = catch_unwind(AssertUnwindSafe(|| one.series.rest()));
+                let _ = crate::panics::contain(|| one.series.rest());
                 left
             }
             #[cfg(feature = "keyed")]
