@@ -267,7 +267,7 @@ mod tests {
             assert_eq!(circuit.standing(clock.now()), Standing::Needed);
             clock.advance(SECOND);
         }
-        assert_eq!(circuit.standing(clock.now()), Standing::Due(None));
+        assert_eq!(circuit.standing(clock.now()), Standing::Due(Some(Duration::ZERO)));
         drop(probe);
     }
 

@@ -27,7 +27,6 @@ use super::{
 use crate::{
     machine::{self, End, Fact, Facts, Gate, Machine, Ticket, View},
     outcome::{CallEnd, FallbackEnd, Outcome},
-    panics::contain,
     time::Time,
     totals::Totals,
 };
@@ -298,7 +297,7 @@ impl Shared {
         drop(core);
         #[cfg(feature = "tokio")]
         for waker in woken {
-            let _ = contain(|| waker.wake());
+            let _ = crate::panics::contain(|| waker.wake());
         }
         direct.into_iter().for_each(|fact| self.tell(fact));
         if has_untold {
