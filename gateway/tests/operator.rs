@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
+    os::unix::fs::{MetadataExt, chown},
     time::Duration,
 };
 
@@ -349,6 +350,38 @@ fn tokens_are_made_once_for_their_owner_alone_and_a_new_one_counts_at_once() {
     let again = place.start();
     assert_eq!(again.place.token("operator"), new.trim(), "it is made at the first start only");
     assert_ne!(again.place.token("viewer"), viewer);
+}
+
+/// As `brk` is run by root where the gateway runs as somebody else.
+#[test]
+fn what_root_writes_into_the_state_belongs_to_whose_the_state_is() {
+    const NOBODY: u32 = 65_534;
+
+    let place = Place::new(TWO_SERVICES);
+    let state = place.path("state");
+    fs::create_dir(&state).unwrap();
+    if let Err(error) = chown(&state, Some(NOBODY), Some(NOBODY)) {
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        eprintln!("NOT RUN: only root can give a directory to somebody else ({error})");
+        return;
+    }
+    for arguments in [&["token", "--viewer"][..], &["token"], &["token", "--rotate"]] {
+        Said::of(place.command().args(arguments).output().unwrap()).ok();
+    }
+    let running = place.start();
+    running.signal("TERM");
+    let (status, log, place) = running.end();
+    assert!(status.success(), "{log}");
+    let mut names = Vec::new();
+    for file in fs::read_dir(place.path("state")).unwrap() {
+        let (name, data) = file.map(|file| (file.file_name(), file.metadata().unwrap())).unwrap();
+        assert_eq!((data.uid(), data.gid()), (NOBODY, NOBODY), "{name:?}");
+        assert_eq!(data.mode() & 0o077 & !0o044, 0, "{name:?}");
+        names.push(name.into_string().unwrap());
+    }
+    for name in ["operator.token", "viewer.token", "state.json", "history.db", "lock"] {
+        assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ use http::{header::AUTHORIZATION, request::Parts};
 use sha2::{Digest, Sha256};
 use tower_breaker::AdminIdentity;
 
+use crate::config::hand_over;
+
 /// How many random bytes a token is of.
 const BYTES: usize = 24;
 
@@ -85,6 +87,7 @@ fn make(path: &Path, may_replace: bool) -> Result<String, String> {
         .tempfile_in(directory)
         .map_err(|error| fail(&error))?;
     writeln!(draft, "{token}").map_err(|error| fail(&error))?;
+    hand_over(draft.as_file(), directory).map_err(|error| fail(&error))?;
     draft.as_file().sync_all().map_err(|error| fail(&error))?;
     if may_replace {
         draft.persist(path).map_err(|error| fail(&error.error))?;

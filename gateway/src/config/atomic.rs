@@ -25,9 +25,31 @@ pub(crate) fn write(path: &Path, text: &[u8], secret: bool) -> io::Result<()> {
 
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     }
+    if secret {
+        hand_over(file.as_file(), directory)?;
+    }
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync(directory)
+}
+
+/// Gives a file that root has made to whom its directory belongs: the gateway
+/// may run as somebody else, who has to read it.
+pub(crate) fn hand_over(file: &File, directory: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+
+        let (made, place) = (file.metadata()?, fs::metadata(directory)?);
+        let (uid, gid) = (place.uid(), place.gid());
+        if made.uid() == 0 && uid != 0 {
+            return fchown(file, Some(uid), Some(gid)).map_err(|error| {
+                let message = format!("it can't be given to user {uid}, who has the directory");
+                io::Error::new(error.kind(), format!("{message}: {error}"))
+            });
+        }
+    }
+    Ok(())
 }
 
 const PREFIX: &str = ".brk-";

@@ -14,7 +14,7 @@ mod template;
 mod written;
 
 pub(crate) use self::{
-    atomic::write as write_atomically,
+    atomic::{hand_over, write as write_atomically},
     load::{Sources, sweep},
     service::http_url,
     settings::here,

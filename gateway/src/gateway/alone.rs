@@ -13,6 +13,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::config::hand_over;
+
 /// A state directory of one's own, until it is dropped or the process ends,
 /// however that comes.
 #[derive(Debug)]
@@ -51,7 +53,9 @@ impl Alone {
             }
             Err(error) => return cant(&error),
         }
-        // For whoever comes second. Its absence does no harm.
+        // For whoever comes after root, and for whoever comes second. That they
+        // lack it does no harm.
+        let _ = hand_over(&file, state);
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", process::id()));
         Ok(Self(Some(file)))
     }

@@ -16,6 +16,7 @@ use rusqlite::{
 use tower_breaker::Event;
 
 use super::minutes::{Counts, Lasted, Minute};
+use crate::config::hand_over;
 
 /// How long somebody else's lock is waited for.
 const BUSY: Duration = Duration::from_secs(1);
@@ -171,7 +172,9 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         // Reasons are in it, and are nobody else's to read. What can't be made is
         // told by the next line.
-        let _ = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        if let Ok(file) = OpenOptions::new().append(true).create(true).mode(0o600).open(path) {
+            let _ = hand_over(&file, path.parent().unwrap_or(Path::new(".")));
+        }
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         // A commit costs no waiting for the disk. If the power fails the last
