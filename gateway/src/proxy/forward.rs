@@ -66,6 +66,8 @@ async fn forward(
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<Upgrade>();
     aim(&mut parts, settings, pool.target())?;
+    // Its form depends on the connection, and there may be several.
+    let host = parts.headers.get(header::HOST).filter(|_| pool.settings().preserve_host).cloned();
 
     let mut connection = match pool.kept() {
         Some(connection) => connection,
@@ -74,7 +76,7 @@ async fn forward(
     let mut request = Request::from_parts(parts, body);
     loop {
         let again = again(&request, &connection);
-        connection.prepare(&mut request, pool, upgrade.as_ref());
+        connection.prepare(&mut request, pool.target(), host.as_ref(), upgrade.as_ref());
         match connection.send(request).await {
             Ok((response, sender)) => {
                 return receive(pool, settings, response, sender, upgrade);
@@ -166,9 +168,15 @@ struct Unsent {
 }
 
 impl Connection {
-    /// Gives the request the form that its protocol has.
-    fn prepare(&self, request: &mut Request<Body>, pool: &Pool, upgrade: Option<&Upgrade>) {
-        let target = pool.target();
+    /// Gives the request the form that its protocol has, whatever it had before.
+    /// It is for this host, or for the target's own.
+    fn prepare(
+        &self,
+        request: &mut Request<Body>,
+        target: &Target,
+        host: Option<&HeaderValue>,
+        upgrade: Option<&Upgrade>,
+    ) {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or(PathAndQuery::from_static("/"));
         match self {
@@ -183,9 +191,7 @@ impl Connection {
                 if !has_length && !headers.contains_key(header::CONTENT_LENGTH) {
                     headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 }
-                if !(pool.settings().preserve_host && headers.contains_key(header::HOST)) {
-                    headers.insert(header::HOST, target.host.clone());
-                }
+                headers.insert(header::HOST, host.unwrap_or(&target.host).clone());
                 if let Some(upgrade) = upgrade {
                     headers.insert(header::UPGRADE, upgrade.protocol.clone());
                     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -195,11 +201,10 @@ impl Connection {
             }
             Connection::Http2(_) => {
                 *request.version_mut() = Version::HTTP_2;
-                let host = request.headers_mut().remove(header::HOST);
+                request.headers_mut().remove(header::HOST);
                 request.headers_mut().remove(header::CONNECTION);
                 request.headers_mut().remove(header::TRANSFER_ENCODING);
-                let kept = host.filter(|_| pool.settings().preserve_host);
-                let kept = kept.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
+                let kept = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
                 let authority = kept.unwrap_or_else(|| target.authority.clone());
                 let mut whole = uri::Parts::default();
                 whole.scheme = Some(target.scheme.clone());

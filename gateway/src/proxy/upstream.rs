@@ -300,3 +300,64 @@ impl Service<Name> for Resolver {
         Box::pin(async move { addresses.await.map_err(Unresolved) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response, header::HOST};
+    use hyper::{body::Incoming, server, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::{io::duplex, net::TcpListener};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{config::Sources, proxy::forward::Forward};
+
+    fn service(upstream: &str) -> Arc<config::Service> {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("brk.toml");
+        std::fs::write(&main, format!("[services.orders]\nupstream = {upstream}")).unwrap();
+        let settings = Sources::read(&main).unwrap().settings().unwrap();
+        Arc::clone(&settings.services["orders"])
+    }
+
+    /// Answers in HTTP/2, with the host that was asked for.
+    async fn named() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = service_fn(|request: Request<Incoming>| async move {
+                    let host = request.uri().host().unwrap_or_default().to_owned();
+                    let response = Response::builder().header("x-host", host);
+                    Ok::<_, Infallible>(response.body(Body::empty()).unwrap())
+                });
+                let server = server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_again_goes_where_it_was_to_go() {
+        for (preserve, expected) in [(true, "shop.example"), (false, "localhost")] {
+            let url = format!("http://localhost:{}", named().await);
+            let service = service(&format!(
+                "{{ url = {url:?}, protocol = \"http2\", preserve_host = {preserve} }}"
+            ));
+            let pool = Pool::new(&service.upstream);
+            // It is gone, and nobody has noticed.
+            let (ours, theirs) = duplex(1 << 16);
+            let dead = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(ours));
+            let (sender, connection) = dead.await.unwrap();
+            tokio::spawn(connection);
+            drop(theirs);
+            *lock(&pool.0.http2) = Some(sender);
+            let request = Request::get("/").header(HOST, "shop.example").body(Body::empty());
+            let response = Forward::new(pool, service).oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(response.headers()["x-host"], expected);
+        }
+    }
+}
