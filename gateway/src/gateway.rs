@@ -59,7 +59,7 @@ pub struct Table {
 }
 
 /// A service at work. It is made anew when its settings change, but its
-/// circuit stays.
+/// circuit stays, and so does what its stacks share, if it is right still.
 pub struct Service {
     pub settings: Arc<config::Service>,
     pub circuit: Circuit,
@@ -117,7 +117,7 @@ impl Gateway {
         let revision = saved.revision + 1;
         let services = settings.services.values().map(|service| {
             let circuit = open(&registry, service, saved.circuits.remove(&service.name));
-            Arc::new(Service::new(service, circuit))
+            Arc::new(Service::new(service, circuit, proxy::Shared::default()))
         });
         let services = in_order(services.collect());
         let added = settings.services.keys().cloned().collect();
@@ -349,26 +349,26 @@ impl Gateway {
             old.services.iter().map(|service| (&*service.settings.name, service)).collect();
         let mut services = Vec::with_capacity(settings.services.len());
         for (name, new) in &settings.services {
-            let circuit = match by_name.get(&**name) {
+            let (circuit, shared) = match by_name.get(&**name) {
                 Some(service) if service.settings.is_same(new) => {
                     services.push(Arc::clone(service));
                     continue;
                 }
                 Some(service) => {
-                    let Service { settings, circuit, .. } = &***service;
+                    let Service { settings, circuit, shared } = &***service;
                     applied.changed.push(name.clone());
                     if !settings.has_same_circuit(new) {
                         // It has the circuit's name.
                         let _ = circuit.reconfigure(new.circuit.clone());
                     }
-                    circuit.clone()
+                    (circuit.clone(), shared.after(settings, new))
                 }
                 None => {
                     applied.added.push(name.clone());
-                    open(&self.0.registry, new, None)
+                    (open(&self.0.registry, new, None), proxy::Shared::default())
                 }
             };
-            services.push(Arc::new(Service::new(new, circuit)));
+            services.push(Arc::new(Service::new(new, circuit, shared)));
         }
         let gone = old.settings.services.keys();
         applied.removed =
@@ -433,8 +433,8 @@ fn now() -> SystemTime {
 }
 
 impl Service {
-    fn new(settings: &Arc<config::Service>, circuit: Circuit) -> Self {
-        Self { settings: Arc::clone(settings), circuit, shared: proxy::Shared::default() }
+    fn new(settings: &Arc<config::Service>, circuit: Circuit, shared: proxy::Shared) -> Self {
+        Self { settings: Arc::clone(settings), circuit, shared }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Another configuration under the same traffic, and the same circuits after a
 //! restart.
 
+mod stacked;
+
 use std::{
     fs,
     path::PathBuf,
@@ -15,11 +17,14 @@ use std::{
 use brk::{
     config::{self, Settings},
     gateway::{self, ChangeError, Gateway},
+    proxy::{Stack, stack},
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 use tower_breaker::{Outcome, Override, OverrideKind, State};
+
+use crate::stacked::{Mock, ask, get, no_connection, signed, text};
 
 /// A guard, and no measure.
 const SOON: Duration = Duration::from_secs(60);
@@ -112,6 +117,60 @@ fn what_a_circuit_knows_stays() {
     let applied = gateway.reload().unwrap();
     assert!(applied.is_empty());
     assert!(Arc::ptr_eq(&gateway.table(), &after));
+}
+
+/// The stack of the only service as these files have it.
+fn stack_with(files: &Files, gateway: &Gateway, more: &str, mock: &Mock) -> Stack<Mock> {
+    files.write(&format!("[services.a]\n{more}"));
+    gateway.reload().unwrap();
+    stack(gateway.table().service("a").unwrap(), mock.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_is_there_until_it_would_be_anothers() {
+    const WAS: &str = "upstream = \"http://127.0.0.1:1\"\nwhen_open.stale.ttl = \"1h\"";
+
+    let files = Files::new("");
+    let (gateway, mock) = (files.start(), Mock::ok());
+    let stack = |more: &str| stack_with(&files, &gateway, more, &mock);
+    text(ask(&stack(WAS), get()).await).await;
+    let circuit = gateway.registry().get("a").unwrap();
+    circuit.set_override(Override::force_open().until_cleared());
+    for more in ["", "timeouts.head = \"3s\"", "retry = {}", "when_open.respond.status = 500"] {
+        let answer = ask(&stack(&format!("{WAS}\n{more}")), get()).await;
+        assert_eq!(signed(&answer)[2], Some("stale"), "{more}");
+        assert_eq!(text(answer).await, "from the upstream");
+    }
+    for other in
+        [WAS.replace(":1", ":2"), WAS.replace("1h", "2h"), format!("{WAS}\npath = \"/list\"")]
+    {
+        circuit.clear_override();
+        text(ask(&stack(WAS), get()).await).await;
+        circuit.set_override(Override::force_open().until_cleared());
+        let answer = ask(&stack(&other), get()).await;
+        assert_eq!(signed(&answer)[2], Some("refused"), "{other}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_not_full_again_because_something_else_has_changed() {
+    const WAS: &str = "upstream = \"http://127.0.0.1:1\"\nprotect = false";
+
+    let files = Files::new("");
+    let (gateway, mock) = (files.start(), Mock::that(no_connection));
+    let stack = |more: &str| stack_with(&files, &gateway, &format!("{WAS}\n{more}"), &mock);
+    let attempts = async |stack: &Stack<Mock>| {
+        let before = mock.calls();
+        ask(stack, get()).await;
+        mock.calls() - before
+    };
+    let first = stack("retry.budget = 0.01");
+    for _ in 0..100 {
+        attempts(&first).await;
+    }
+    assert_eq!(attempts(&first).await, 1, "it is used up");
+    assert_eq!(attempts(&stack("retry.budget = 0.01\ntimeouts.head = \"3s\"")).await, 1);
+    assert_eq!(attempts(&stack("retry.budget = 0.1")).await, 2, "another is a new one");
 }
 
 #[test]

@@ -52,6 +52,20 @@ pub struct Shared {
     budget: OnceLock<RetryBudget>,
 }
 
+impl Shared {
+    /// What of it is right for the service with other settings, too.
+    pub(crate) fn after(&self, was: &config::Service, is: &config::Service) -> Self {
+        let kept = |settings: &config::Service| match settings.when_open {
+            config::WhenOpen::Stale { ttl, max_size, .. } => Some((ttl, max_size)),
+            _ => None,
+        };
+        let is_same = (&was.upstream, &was.route) == (&is.upstream, &is.route);
+        let stale = (is_same && kept(was) == kept(is)).then(|| self.stale.clone());
+        let budget = (was.retry == is.retry).then(|| self.budget.clone());
+        Self { stale: stale.unwrap_or_default(), budget: budget.unwrap_or_default() }
+    }
+}
+
 #[derive(Clone)]
 enum Path<F> {
     Plain(Judged<F>),
