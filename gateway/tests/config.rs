@@ -580,7 +580,7 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     (url, protocol, any::<bool>(), 0..1_000usize).prop_map(
         |(url, protocol, preserve_host, max_idle)| {
             let url = url.parse().unwrap();
-            Upstream { url, protocol, preserve_host, ca_file: None, max_idle }
+            Upstream { url, protocol, preserve_host, ca_file: None, ca: Vec::new(), max_idle }
         },
     )
 }

@@ -21,6 +21,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -569,13 +570,11 @@ async fn an_upstream_behind_tls_is_called_in_what_it_offers_and_only_if_it_is_tr
     let origin = Origin::echo().await;
     for (protocol, version) in [("h2", "HTTP/2.0"), ("http/1.1", "HTTP/1.1")] {
         let (port, certificate) = tls(origin.address, protocol).await;
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("upstream.pem");
-        std::fs::write(&file, certificate).expect("it is written");
-        for (ca_file, status) in [(Some(file), 200), (None, 502)] {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
+        for (ca, status) in [(vec![certificate], 200), (Vec::new(), 502)] {
             let running = Running::before(origin.address, |_, service| {
                 service.upstream.url = format!("https://localhost:{port}").parse().expect("a URL");
-                service.upstream.ca_file = ca_file;
+                service.upstream.ca = ca;
             });
             let seen = origin.seen();
             let request = Request::get("/a").body(sent("")).expect("a request");
@@ -590,4 +589,36 @@ async fn an_upstream_behind_tls_is_called_in_what_it_offers_and_only_if_it_is_tr
             assert_eq!(origin.seen() - seen, usize::from(status == 200));
         }
     }
+}
+
+/// A certificate that takes the place of another in the same file, as one does
+/// that runs out.
+#[tokio::test]
+async fn a_certificate_to_trust_is_taken_up_with_the_configuration() {
+    let origin = Origin::echo().await;
+    let (port, right) = tls(origin.address, "http/1.1").await;
+    let (_, wrong) = tls(origin.address, "http/1.1").await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 1\n[admin]\nstate = \"state\"\n\
+         [services.a]\npath = \"/\"\n\
+         upstream = {{ url = \"https://localhost:{port}\", ca_file = \"ca.pem\" }}"
+    );
+    std::fs::write(path("brk.toml"), text).expect("it is written");
+    let load = |pem: &str| {
+        std::fs::write(path("ca.pem"), pem).expect("it is written");
+        brk::config::load(&path("brk.toml")).expect("it is right")
+    };
+    let running = Running::start(load(&wrong));
+    let asked = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = running.exchange(asked).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert_eq!(running.gateway.apply(load(&right)).changed, ["a"]);
+    let answer = running.exchange(asked).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(running.gateway.apply(load(&right)).is_empty());
+    assert_eq!(running.gateway.apply(load(&wrong)).changed, ["a"]);
+    let answer = running.exchange(asked).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "what was trusted is no more: {answer}");
 }

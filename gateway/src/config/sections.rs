@@ -194,7 +194,8 @@ fn email(value: Value<'_>, base: &Path) -> Option<TargetKind> {
         .need("server", "\"smtps://brk@mail.example.com\"")
         .and_then(|value| value.parsed("a server such as \"smtps://brk@mail.example.com\"", smtp));
     let password_file = table.take("password_file").map(|value| secret(value, base));
-    let ca_file = table.take("ca_file").map(|value| service::ca_file(value, base));
+    // What is in it is read again for each mail.
+    let ca_file = table.take("ca_file").map(|value| Some(service::ca_file(value, base)?.0));
     let from = table.need("from", "\"brk@example.com\"").and_then(mailbox);
     let to = table.need("to", "[\"ops@example.com\"]");
     let place = to.as_ref().map(|to| to.place().clone());

@@ -123,12 +123,12 @@ fn prefix(text: &str) -> Result<String, &'static str> {
 /// A URL, or a table of it and how it is called.
 pub(super) fn upstream(value: Value<'_>, base: &Path) -> Option<Upstream> {
     if value.is_text() {
-        let (protocol, preserve_host, ca_file) = (Protocol::Auto, false, None);
         return Some(Upstream {
             url: url(value)?,
-            protocol,
-            preserve_host,
-            ca_file,
+            protocol: Protocol::Auto,
+            preserve_host: false,
+            ca_file: None,
+            ca: Vec::new(),
             max_idle: MAX_IDLE,
         });
     }
@@ -143,7 +143,8 @@ pub(super) fn upstream(value: Value<'_>, base: &Path) -> Option<Upstream> {
         })
     });
     let preserve_host = table.get("preserve_host", Value::flag).unwrap_or(false);
-    let ca_file = table.get("ca_file", |value| ca_file(value, base));
+    let ca = table.get("ca_file", |value| ca_file(value, base));
+    let (ca_file, ca) = ca.map_or((None, Vec::new()), |(file, ca)| (Some(file), ca));
     let max_idle = table.get("max_idle", |value| value.whole(0..100_001));
     table.finish();
     Some(Upstream {
@@ -151,30 +152,31 @@ pub(super) fn upstream(value: Value<'_>, base: &Path) -> Option<Upstream> {
         protocol: protocol.unwrap_or(Protocol::Auto),
         preserve_host,
         ca_file,
+        ca,
         max_idle: max_idle.map_or(MAX_IDLE, |max| max as usize),
     })
 }
 
 const MAX_IDLE: usize = 64;
 
-pub(super) fn ca_file(value: Value<'_>, base: &Path) -> Option<PathBuf> {
+type Certificates = Vec<CertificateDer<'static>>;
+
+/// The file, and what is in it now.
+pub(super) fn ca_file(value: Value<'_>, base: &Path) -> Option<(PathBuf, Certificates)> {
     value.parsed("a file with certificates as PEM", |path| {
         let path = base.join(path);
         match certificates(&path) {
-            Ok(()) => Ok(path),
+            Ok(found) => Ok((path, found)),
             Err(why) => Err(format!("{}: {why}", path.display())),
         }
     })
 }
 
-fn certificates(path: &Path) -> Result<(), String> {
+fn certificates(path: &Path) -> Result<Certificates, String> {
     let text = fs::read(path).map_err(|error| error.to_string())?;
-    let mut found = false;
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        certificate.map_err(|error| error.to_string())?;
-        found = true;
-    }
-    if found { Ok(()) } else { Err("there is none in it".to_owned()) }
+    let found: Result<Certificates, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| error.to_string())?;
+    if found.is_empty() { Err("there is none in it".to_owned()) } else { Ok(found) }
 }
 
 fn url(value: Value<'_>) -> Option<Uri> {

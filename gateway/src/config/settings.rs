@@ -10,6 +10,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode, Uri};
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use tower_breaker::Config;
 
 /// Everything, from all files, with every default filled in.
@@ -127,6 +128,8 @@ pub struct Upstream {
     pub preserve_host: bool,
     /// Certificates to trust beside the web's, as PEM.
     pub ca_file: Option<PathBuf>,
+    /// What was in it. Others in the same file are another upstream.
+    pub ca: Vec<CertificateDer<'static>>,
     /// Connections at rest that are kept, for each worker.
     pub max_idle: usize,
 }

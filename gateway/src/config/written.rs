@@ -70,9 +70,11 @@ impl Service {
         DocumentMut::from(self.to_table()).to_string()
     }
 
-    /// Whether it is written the same.
+    /// Whether it is written the same, and what is read from files is, too.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.name == other.name && self.to_toml() == other.to_toml()
+        self.name == other.name
+            && self.to_toml() == other.to_toml()
+            && (&self.upstream, &self.when_open) == (&other.upstream, &other.when_open)
     }
 
     pub(crate) fn has_same_circuit(&self, other: &Self) -> bool {

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -14,7 +15,7 @@ use std::{
 
 use http::{HeaderValue, Uri, uri};
 use hyper::client::conn::{http1, http2};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::connect::{
         Connection as _, HttpConnector,
@@ -22,7 +23,6 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -36,7 +36,7 @@ pub(super) struct Pool(Arc<Inner>);
 struct Inner {
     settings: config::Upstream,
     target: Target,
-    /// Absent if the certificates to trust can't be read.
+    /// Absent if a certificate to trust is none.
     connector: Result<HttpsConnector<HttpConnector<Resolver>>, String>,
     idle: Mutex<Vec<Idle>>,
     http2: Mutex<Option<http2::SendRequest<Body>>>,
@@ -232,21 +232,15 @@ fn connector(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?;
-    let tls = match &settings.ca_file {
-        None => tls.with_webpki_roots().with_no_client_auth(),
-        Some(file) => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            let told = |error| format!("certificates in {}: {error}", file.display());
-            for certificate in
-                CertificateDer::pem_file_iter(file).map_err(|error| told(error.to_string()))?
-            {
-                let certificate = certificate.map_err(|error| told(error.to_string()))?;
-                roots.add(certificate).map_err(|error| told(error.to_string()))?;
-            }
-            tls.with_root_certificates(roots).with_no_client_auth()
-        }
-    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    for certificate in &settings.ca {
+        roots.add(certificate.clone()).map_err(|error| {
+            let file = settings.ca_file.as_deref().unwrap_or(Path::new("ca_file"));
+            format!("certificates in {}: {error}", file.display())
+        })?;
+    }
+    let tls = tls.with_root_certificates(roots).with_no_client_auth();
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     Ok(match settings.protocol {
         Protocol::Auto => builder.enable_all_versions().wrap_connector(http),

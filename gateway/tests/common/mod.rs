@@ -125,6 +125,7 @@ pub fn service(name: &str, upstream: SocketAddr) -> Service {
             protocol: Protocol::Auto,
             preserve_host: false,
             ca_file: None,
+            ca: Vec::new(),
             max_idle: 32,
         },
         timeouts: Timeouts {

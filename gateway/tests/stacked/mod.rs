@@ -155,6 +155,7 @@ pub fn upstream() -> Upstream {
         protocol: Protocol::Auto,
         preserve_host: false,
         ca_file: None,
+        ca: Vec::new(),
         max_idle: 8,
     }
 }
