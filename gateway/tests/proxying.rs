@@ -622,3 +622,70 @@ async fn a_certificate_to_trust_is_taken_up_with_the_configuration() {
     let answer = running.exchange(asked).await;
     assert!(answer.starts_with("HTTP/1.1 502 "), "what was trusted is no more: {answer}");
 }
+
+/// Answers in HTTP/2, at most two requests at once on a connection, and the
+/// number of connections so far.
+async fn narrow<R>(respond: impl Fn() -> R + Clone + Send + 'static) -> (SocketAddr, Arc<AtomicU64>)
+where
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
+    let address = listener.local_addr().expect("it is bound");
+    let connections = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let respond = respond.clone();
+            let service = hyper::service::service_fn(move |_: Request<Incoming>| {
+                let ready = respond();
+                async move {
+                    ready.await;
+                    Ok::<_, std::convert::Infallible>(Response::new(sent("ok")))
+                }
+            });
+            let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            server.max_concurrent_streams(2);
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, connections)
+}
+
+async fn statuses(gateway: &Running, count: usize) -> Vec<u16> {
+    let ask = || async {
+        let request = Request::get("/").body(sent("")).expect("a request");
+        let response = exchange(gateway.address, Version::HTTP_11, request).await;
+        let status = response.status().as_u16();
+        response.into_body().collect().await.expect("a body");
+        status
+    };
+    futures_util::future::join_all((0..count).map(|_| ask())).await
+}
+
+/// No request waits for another's stream, until its time is over and the
+/// upstream is blamed.
+#[tokio::test]
+async fn an_upstream_that_takes_few_at_once_gets_more_connections() {
+    let together = Arc::new(tokio::sync::Barrier::new(7));
+    let is_first = Arc::new(AtomicBool::new(true));
+    let (address, connections) = narrow(move || {
+        let (together, is_first) = (Arc::clone(&together), is_first.swap(false, Ordering::SeqCst));
+        async move {
+            if !is_first {
+                together.wait().await;
+            }
+        }
+    })
+    .await;
+    let gateway = Running::before(address, |server, service| {
+        server.workers = 1;
+        service.upstream.protocol = Protocol::Http2;
+        service.timeouts.head = Duration::from_secs(5);
+    });
+    assert_eq!(statuses(&gateway, 1).await, [200]);
+    for _ in 0..3 {
+        assert_eq!(statuses(&gateway, 7).await, [200; 7]);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 4, "no more than it takes");
+}

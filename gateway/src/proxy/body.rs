@@ -84,14 +84,12 @@ impl Body {
     }
 
     /// An upstream's. It fails once it has paused for longer than `idle`.
-    pub(super) fn response(incoming: Incoming, idle: Duration, lease: Option<Lease>) -> Body {
+    pub(super) fn response(incoming: Incoming, idle: Duration, lease: Lease) -> Body {
         if incoming.is_end_stream() {
-            if let Some(lease) = lease {
-                lease.give_back();
-            }
+            lease.give_back();
             return Body::empty();
         }
-        Body::stream(incoming, idle, End::Response(lease))
+        Body::stream(incoming, idle, End::Response(Some(lease)))
     }
 
     fn stream(incoming: Incoming, idle: Duration, end: End) -> Body {

@@ -78,8 +78,8 @@ async fn forward(
         let again = again(&request, &connection);
         connection.prepare(&mut request, pool.target(), host.as_ref(), upgrade.as_ref());
         match connection.send(request).await {
-            Ok((response, sender)) => {
-                return receive(pool, settings, response, sender, upgrade);
+            Ok((response, connection)) => {
+                return receive(pool, settings, response, connection, upgrade);
             }
             // The connection was closed while it rested, and nobody has seen
             // the request.
@@ -103,7 +103,7 @@ struct Again {
 fn again(request: &Request<Body>, connection: &Connection) -> Again {
     let rested = match connection {
         Connection::Http1 { rested, .. } => *rested,
-        Connection::Http2(_) => Some(Duration::ZERO),
+        Connection::Http2 { .. } => Some(Duration::ZERO),
     };
     let copies = rested.is_some_and(|rested| rested >= RACY_REST)
         && request.method().is_idempotent()
@@ -160,8 +160,6 @@ fn aim(
     Ok(())
 }
 
-type Answer = (Response<Incoming>, Option<hyper::client::conn::http1::SendRequest<Body>>);
-
 struct Unsent {
     error: hyper::Error,
     request: Option<Request<Body>>,
@@ -199,7 +197,7 @@ impl Connection {
                     headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
                 }
             }
-            Connection::Http2(_) => {
+            Connection::Http2 { .. } => {
                 *request.version_mut() = Version::HTTP_2;
                 request.headers_mut().remove(header::HOST);
                 request.headers_mut().remove(header::CONNECTION);
@@ -217,21 +215,18 @@ impl Connection {
         }
     }
 
-    async fn send(self, request: Request<Body>) -> Result<Answer, Unsent> {
-        let sent = match self {
-            Connection::Http1 { mut sender, .. } => {
-                let response = sender.try_send_request(request).await;
-                response.map(|response| (response, Some(sender)))
-            }
-            Connection::Http2(mut sender) => {
-                let response = sender.try_send_request(request).await;
-                response.map(|response| (response, None))
-            }
+    async fn send(mut self, request: Request<Body>) -> Result<(Response<Incoming>, Self), Unsent> {
+        let sent = match &mut self {
+            Connection::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Connection::Http2 { sender, .. } => sender.try_send_request(request).await,
         };
-        sent.map_err(|mut unsent| {
-            let request = unsent.take_message();
-            Unsent { error: unsent.into_error(), request }
-        })
+        match sent {
+            Ok(response) => Ok((response, self)),
+            Err(mut unsent) => {
+                let request = unsent.take_message();
+                Err(Unsent { error: unsent.into_error(), request })
+            }
+        }
     }
 }
 
@@ -239,7 +234,7 @@ fn receive(
     pool: &Pool,
     settings: &config::Service,
     mut response: Response<Incoming>,
-    sender: Option<hyper::client::conn::http1::SendRequest<Body>>,
+    connection: Connection,
     upgrade: Option<Upgrade>,
 ) -> Result<Response<Body>, UpstreamError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -257,7 +252,7 @@ fn receive(
     }
     hygiene::strip_hop_by_hop(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
-    let lease = sender.map(|sender| pool.lease(sender));
+    let lease = pool.lease(connection);
     let idle = settings.timeouts.body_idle;
     Ok(response.map(|incoming| Body::response(incoming, idle, lease)))
 }

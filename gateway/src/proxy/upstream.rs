@@ -1,20 +1,24 @@
 //! An upstream's connections, on one worker.
 //!
 //! Names, addresses and TLS are the connector's business; kept here is what has
-//! been connected: HTTP/1 connections at rest, the last used on top, and one
-//! HTTP/2 connection for all.
+//! been connected: HTTP/1 connections at rest, the last used on top, and HTTP/2
+//! connections, of which the first one that has room takes the next request.
 
 use std::{
+    future::{Future, poll_fn},
     io,
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{HeaderValue, Uri, uri};
-use hyper::client::conn::{http1, http2};
+use hyper::{
+    client::conn::{http1, http2},
+    rt::{Read, Write},
+};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::connect::{
@@ -39,14 +43,24 @@ struct Inner {
     /// Absent if a certificate to trust is none.
     connector: Result<HttpsConnector<HttpConnector<Resolver>>, String>,
     idle: Mutex<Vec<Idle>>,
-    http2: Mutex<Option<http2::SendRequest<Body>>>,
-    /// Held while the one HTTP/2 connection is made.
+    http2: Mutex<Vec<Http2>>,
+    /// Held while an HTTP/2 connection is made, which is for all who wait.
     connecting: tokio::sync::Mutex<()>,
 }
 
 struct Idle {
     sender: http1::SendRequest<Body>,
     since: Instant,
+}
+
+/// A connection that takes as many requests at once as the upstream allows. More
+/// would wait in it, and be taken for requests that the upstream lets wait.
+struct Http2 {
+    sender: http2::SendRequest<Body>,
+    /// How many it allows: of this moment, for it may say so at any time.
+    allowed: Box<dyn Fn() -> usize + Send>,
+    /// One for each request, until its response has ended, and this.
+    requests: Arc<()>,
 }
 
 /// What requests to the upstream say of where they go.
@@ -65,13 +79,17 @@ pub(super) enum Connection {
         /// How long it was at rest; none if it is new.
         rested: Option<Duration>,
     },
-    Http2(http2::SendRequest<Body>),
+    Http2 {
+        sender: http2::SendRequest<Body>,
+        /// Its place among those that there may be at once.
+        _place: Arc<()>,
+    },
 }
 
 /// A connection in use, which goes back to its pool if all went well.
-pub(super) struct Lease {
-    pool: Pool,
-    sender: http1::SendRequest<Body>,
+pub(super) enum Lease {
+    Http1 { pool: Pool, sender: http1::SendRequest<Body> },
+    Http2 { _place: Arc<()> },
 }
 
 /// A server closes connections at rest when it likes; those that rested longer
@@ -113,7 +131,8 @@ impl Pool {
     }
 
     async fn make(&self) -> Result<Connection, UpstreamError> {
-        if self.0.settings.protocol != Protocol::Http2 {
+        let is_known = !lock(&self.0.http2).is_empty();
+        if self.0.settings.protocol != Protocol::Http2 && !is_known {
             return self.connect().await;
         }
         let _turn = self.0.connecting.lock().await;
@@ -146,10 +165,8 @@ impl Pool {
             return None;
         }
         let mut http2 = lock(&self.0.http2);
-        if http2.as_ref()?.is_closed() {
-            *http2 = None;
-        }
-        http2.clone().map(Connection::Http2)
+        http2.retain(|one| !one.sender.is_closed());
+        http2.iter().find(|one| one.has_room()).map(Http2::place)
     }
 
     async fn connect(&self) -> Result<Connection, UpstreamError> {
@@ -160,16 +177,22 @@ impl Pool {
         let io = connector.call(self.0.settings.url.clone()).await.map_err(connect_error)?;
         let negotiated_http2 = io.connected().is_negotiated_h2();
         if self.0.settings.protocol == Protocol::Http2 || negotiated_http2 {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            // What it allows is taken for what another does, until it has said so.
+            if let Some(other) = lock(&self.0.http2).first() {
+                builder.initial_max_send_streams((other.allowed)());
+            }
+            let (sender, connection) = builder
                 .timer(TokioTimer::new())
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
                 .handshake(io)
                 .await
                 .map_err(|error| UpstreamError::BadResponse(error.into()))?;
-            tokio::spawn(connection);
-            *lock(&self.0.http2) = Some(sender.clone());
-            return Ok(Connection::Http2(sender));
+            let one = Http2::spawn(sender, connection);
+            let place = one.place();
+            lock(&self.0.http2).push(one);
+            return Ok(place);
         }
         let (sender, connection) = http1::Builder::new()
             .handshake(io)
@@ -179,13 +202,21 @@ impl Pool {
         Ok(Connection::Http1 { sender, rested: None })
     }
 
-    pub(super) fn lease(&self, sender: http1::SendRequest<Body>) -> Lease {
-        Lease { pool: self.clone(), sender }
+    pub(super) fn lease(&self, connection: Connection) -> Lease {
+        match connection {
+            Connection::Http1 { sender, .. } => Lease::Http1 { pool: self.clone(), sender },
+            Connection::Http2 { _place, .. } => Lease::Http2 { _place },
+        }
     }
 
-    /// Closes what has rested for too long.
+    /// Closes what has rested for too long, and HTTP/2 connections that are not
+    /// needed beside the first.
     pub(super) fn sweep(&self) {
         let now = now();
+        let mut is_first = true;
+        lock(&self.0.http2).retain(|one| {
+            !one.sender.is_closed() && (std::mem::take(&mut is_first) || one.is_in_use())
+        });
         lock(&self.0.idle).retain(|idle| {
             now.saturating_duration_since(idle.since) <= LONGEST_REST && !idle.sender.is_closed()
         });
@@ -194,7 +225,7 @@ impl Pool {
 
 impl Lease {
     pub(super) fn give_back(self) {
-        let Lease { pool, sender } = self;
+        let Lease::Http1 { pool, sender } = self else { return };
         if sender.is_closed() {
             return;
         }
@@ -202,6 +233,44 @@ impl Lease {
         if idle.len() < pool.0.settings.max_idle {
             idle.push(Idle { sender, since: now() });
         }
+    }
+}
+
+impl Http2 {
+    fn spawn<T>(
+        sender: http2::SendRequest<Body>,
+        connection: http2::Connection<T, Body, TokioExecutor>,
+    ) -> Self
+    where
+        T: Read + Write + Unpin + Send + 'static,
+    {
+        let connection = Arc::new(Mutex::new(Some(connection)));
+        let running = Arc::clone(&connection);
+        tokio::spawn(poll_fn(move |context| {
+            let mut running = lock(&running);
+            let Some(connection) = &mut *running else { return Poll::Ready(()) };
+            ready!(Pin::new(connection).poll(context).map(drop));
+            // Those who wait in it hear of its end by that.
+            *running = None;
+            Poll::Ready(())
+        }));
+        let allowed = Box::new(move || match &*lock(&connection) {
+            Some(connection) => connection.current_max_send_streams(),
+            None => 0,
+        });
+        Self { sender, allowed, requests: Arc::default() }
+    }
+
+    fn has_room(&self) -> bool {
+        Arc::strong_count(&self.requests) - 1 < (self.allowed)()
+    }
+
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.requests) > 1
+    }
+
+    fn place(&self) -> Connection {
+        Connection::Http2 { sender: self.sender.clone(), _place: Arc::clone(&self.requests) }
     }
 }
 
@@ -302,7 +371,10 @@ mod tests {
     use http::{Request, Response, header::HOST};
     use hyper::{body::Incoming, server, service::service_fn};
     use hyper_util::rt::TokioIo;
-    use tokio::{io::duplex, net::TcpListener};
+    use tokio::{
+        io::{DuplexStream, duplex},
+        net::TcpListener,
+    };
     use tower::ServiceExt;
 
     use super::*;
@@ -334,6 +406,31 @@ mod tests {
         port
     }
 
+    /// A connection, and its other end.
+    async fn connected() -> (Http2, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 16);
+        let made = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(ours));
+        let (sender, connection) = made.await.unwrap();
+        (Http2::spawn(sender, connection), theirs)
+    }
+
+    #[tokio::test]
+    async fn connections_for_a_rush_go_with_it() {
+        let pool = Pool::new(&service("\"http://h\"").upstream);
+        let mut ends = Vec::new();
+        for _ in 0..3 {
+            let (made, end) = connected().await;
+            lock(&pool.0.http2).push(made);
+            ends.push(end);
+        }
+        let last = lock(&pool.0.http2)[2].place();
+        pool.sweep();
+        assert_eq!(lock(&pool.0.http2).len(), 2, "the first, and the one in use");
+        drop(last);
+        pool.sweep();
+        assert_eq!(lock(&pool.0.http2).len(), 1);
+    }
+
     #[tokio::test]
     async fn what_is_sent_again_goes_where_it_was_to_go() {
         for (preserve, expected) in [(true, "shop.example"), (false, "localhost")] {
@@ -343,12 +440,8 @@ mod tests {
             ));
             let pool = Pool::new(&service.upstream);
             // It is gone, and nobody has noticed.
-            let (ours, theirs) = duplex(1 << 16);
-            let dead = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(ours));
-            let (sender, connection) = dead.await.unwrap();
-            tokio::spawn(connection);
-            drop(theirs);
-            *lock(&pool.0.http2) = Some(sender);
+            let (dead, _) = connected().await;
+            lock(&pool.0.http2).push(dead);
             let request = Request::get("/").header(HOST, "shop.example").body(Body::empty());
             let response = Forward::new(pool, service).oneshot(request.unwrap()).await.unwrap();
             assert_eq!(response.headers()["x-host"], expected);
