@@ -172,6 +172,11 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[services.a]\nupgrade = true\nupstream = { url = \"https://h\", protocol = \"http2\" }",
+        &["brk.toml:2: services.a.upgrade: is true, but the upstream's `protocol` is \"http2\", \
+           which has no upgrades"],
+    ),
+    (
         "[services.a]\nupstream = \"http://h:99999\"\n[services.b]\nupstream = \"http://h\"\n\
          when_open.fallback = \"https://[::1]:80a\"\n[[notify]]\nname = \"a\"\nwebhook = \"http://h:0\"",
         &[
@@ -680,6 +685,7 @@ fn service() -> impl Strategy<Value = Service> {
             |(host, flags, upstream, timeouts, retry, slow_is_failure, circuit, when_open)| {
                 let (connect, head, body_idle, total) = timeouts;
                 let (strip_prefix, upgrade, protect, until_end_of_body) = flags;
+                let upgrade = upgrade && upstream.protocol != Protocol::Http2;
                 Service {
                     name: "x".to_owned(),
                     route: Route {

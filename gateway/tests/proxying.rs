@@ -535,9 +535,9 @@ async fn who_decided_is_told_for_as_long_as_the_configuration_says_so() {
     }
 }
 
-/// Takes TLS off in front of an origin, and offers one protocol. Its port, and
+/// Takes TLS off in front of an origin, and offers these protocols. Its port, and
 /// the certificate to trust, for `localhost`.
-async fn tls(origin: SocketAddr, protocol: &str) -> (u16, String) {
+async fn tls(origin: SocketAddr, protocols: &[&str]) -> (u16, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a name");
     let key = made.signing_key.serialize_der().try_into().expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -547,7 +547,7 @@ async fn tls(origin: SocketAddr, protocol: &str) -> (u16, String) {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .expect("they belong together");
-    config.alpn_protocols = vec![protocol.into()];
+    config.alpn_protocols = protocols.iter().map(|&protocol| protocol.into()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
     let port = listener.local_addr().expect("it is bound").port();
@@ -569,7 +569,7 @@ async fn tls(origin: SocketAddr, protocol: &str) -> (u16, String) {
 async fn an_upstream_behind_tls_is_called_in_what_it_offers_and_only_if_it_is_trusted() {
     let origin = Origin::echo().await;
     for (protocol, version) in [("h2", "HTTP/2.0"), ("http/1.1", "HTTP/1.1")] {
-        let (port, certificate) = tls(origin.address, protocol).await;
+        let (port, certificate) = tls(origin.address, &[protocol]).await;
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
         for (ca, status) in [(vec![certificate], 200), (Vec::new(), 502)] {
             let running = Running::before(origin.address, |_, service| {
@@ -596,8 +596,8 @@ async fn an_upstream_behind_tls_is_called_in_what_it_offers_and_only_if_it_is_tr
 #[tokio::test]
 async fn a_certificate_to_trust_is_taken_up_with_the_configuration() {
     let origin = Origin::echo().await;
-    let (port, right) = tls(origin.address, "http/1.1").await;
-    let (_, wrong) = tls(origin.address, "http/1.1").await;
+    let (port, right) = tls(origin.address, &["http/1.1"]).await;
+    let (_, wrong) = tls(origin.address, &["http/1.1"]).await;
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     let text = format!(
@@ -688,4 +688,30 @@ async fn an_upstream_that_takes_few_at_once_gets_more_connections() {
         assert_eq!(statuses(&gateway, 7).await, [200; 7]);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 4, "no more than it takes");
+}
+
+/// HTTP/2 has no upgrades, whatever else has made of the connections.
+#[tokio::test]
+async fn an_upgrade_passes_to_an_upstream_that_offers_http2_too() {
+    let origin = shouting().await;
+    let (port, certificate) = tls(origin.address, &["h2", "http/1.1"]).await;
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
+    let gateway = Running::before(origin.address, |server, service| {
+        server.workers = 1;
+        service.upgrade = true;
+        service.upstream.url = format!("https://localhost:{port}").parse().expect("a URL");
+        service.upstream.ca = vec![certificate];
+    });
+    for _ in 0..2 {
+        let mut caller = gateway.caller().await;
+        caller.write(UPGRADE).await;
+        let head = caller.until("\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        caller.write("hello.").await;
+        assert_eq!(caller.until(".").await, "HELLO.");
+        // Now there is a connection in HTTP/2.
+        let answer =
+            gateway.exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.ends_with("no upgrade"), "{answer}");
+    }
 }

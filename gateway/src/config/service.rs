@@ -32,7 +32,14 @@ pub(super) fn read(name: &str, mut table: Table<'_>, base: &Path) -> Option<Serv
         None => None,
     };
     let timeouts = timeouts(table.table("timeouts"));
-    let upgrade = table.get("upgrade", Value::flag).unwrap_or(false);
+    let upgrade = table.take("upgrade");
+    let place = upgrade.as_ref().map(|value| value.place().clone());
+    let upgrade = upgrade.and_then(Value::flag).unwrap_or(false);
+    let is_http2 = upstream.as_ref().is_some_and(|it| it.protocol == Protocol::Http2);
+    if let Some(place) = place.filter(|_| upgrade && is_http2) {
+        let message = "is true, but the upstream's `protocol` is \"http2\", which has no upgrades";
+        table.source().note(&place, &table.key("upgrade"), message);
+    }
     let retry = table.get("retry", |value| value.table().and_then(retry));
     let protect = table.get("protect", Value::flag).unwrap_or(true);
     let until_end_of_body = table.get("until_end_of_body", Value::flag).unwrap_or(false);

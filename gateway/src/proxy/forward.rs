@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::{
     Body, UpstreamError, hygiene,
     upgrade::Upgrade,
-    upstream::{Connection, Pool, Target},
+    upstream::{Connection, Pool, Target, Wants},
 };
 use crate::config;
 
@@ -69,9 +69,12 @@ async fn forward(
     // Its form depends on the connection, and there may be several.
     let host = parts.headers.get(header::HOST).filter(|_| pool.settings().preserve_host).cloned();
 
-    let mut connection = match pool.kept() {
+    // One that is spoken to in HTTP/2 only, to fall back on, gives no upgrade.
+    let is_http2 = pool.settings().protocol == config::Protocol::Http2;
+    let wants = if upgrade.is_some() && !is_http2 { Wants::Http1 } else { Wants::Any };
+    let mut connection = match pool.kept(wants) {
         Some(connection) => connection,
-        None => pool.fresh(settings.timeouts.connect).await?,
+        None => pool.fresh(wants, settings.timeouts.connect).await?,
     };
     let mut request = Request::from_parts(parts, body);
     loop {
@@ -90,7 +93,7 @@ async fn forward(
             }
             Err(Unsent { error, .. }) => return Err(failure(error)),
         }
-        connection = pool.fresh(settings.timeouts.connect).await?;
+        connection = pool.fresh(wants, settings.timeouts.connect).await?;
     }
 }
 

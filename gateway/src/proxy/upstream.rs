@@ -19,7 +19,7 @@ use hyper::{
     client::conn::{http1, http2},
     rt::{Read, Write},
 };
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::connect::{
         Connection as _, HttpConnector,
@@ -41,11 +41,26 @@ struct Inner {
     settings: config::Upstream,
     target: Target,
     /// Absent if a certificate to trust is none.
-    connector: Result<HttpsConnector<HttpConnector<Resolver>>, String>,
+    connectors: Result<Connectors, String>,
     idle: Mutex<Vec<Idle>>,
     http2: Mutex<Vec<Http2>>,
     /// Held while an HTTP/2 connection is made, which is for all who wait.
     connecting: tokio::sync::Mutex<()>,
+}
+
+type Connector = HttpsConnector<HttpConnector<Resolver>>;
+
+struct Connectors {
+    any: Connector,
+    /// For what HTTP/2 does not have.
+    http1: Connector,
+}
+
+/// Which connections a request can have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wants {
+    Any,
+    Http1,
 }
 
 struct Idle {
@@ -104,7 +119,7 @@ impl Pool {
         let inner = Inner {
             settings: settings.clone(),
             target: Target::new(&settings.url),
-            connector: connector(settings).map_err(|error| error.to_string()),
+            connectors: connectors(settings).map_err(|error| error.to_string()),
             idle: Mutex::default(),
             http2: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -122,30 +137,37 @@ impl Pool {
 
     /// A connection that has not been used for another request, or is made for
     /// many.
-    pub(super) async fn fresh(&self, timeout: Duration) -> Result<Connection, UpstreamError> {
+    pub(super) async fn fresh(
+        &self,
+        wants: Wants,
+        timeout: Duration,
+    ) -> Result<Connection, UpstreamError> {
         // Boxed because it is long and rare: who awaits it has to hold it.
-        match tokio::time::timeout(timeout, Box::pin(self.make())).await {
+        match tokio::time::timeout(timeout, Box::pin(self.make(wants))).await {
             Ok(connection) => connection,
             Err(_) => Err(UpstreamError::Timeout { which: Timeout::Connect }),
         }
     }
 
-    async fn make(&self) -> Result<Connection, UpstreamError> {
+    async fn make(&self, wants: Wants) -> Result<Connection, UpstreamError> {
         let is_known = !lock(&self.0.http2).is_empty();
-        if self.0.settings.protocol != Protocol::Http2 && !is_known {
-            return self.connect().await;
+        let is_http2 = self.0.settings.protocol == Protocol::Http2 || is_known;
+        if wants == Wants::Http1 || !is_http2 {
+            return self.connect(wants).await;
         }
         let _turn = self.0.connecting.lock().await;
         match self.kept_http2() {
             Some(connection) => Ok(connection),
-            None => self.connect().await,
+            None => self.connect(wants).await,
         }
     }
 
     /// A connection that is here already.
-    pub(super) fn kept(&self) -> Option<Connection> {
-        if let Some(connection) = self.kept_http2() {
-            return Some(connection);
+    pub(super) fn kept(&self, wants: Wants) -> Option<Connection> {
+        if wants == Wants::Any {
+            if let Some(connection) = self.kept_http2() {
+                return Some(connection);
+            }
         }
         let mut idle = lock(&self.0.idle);
         while let Some(Idle { sender, since }) = idle.pop() {
@@ -169,14 +191,15 @@ impl Pool {
         http2.iter().find(|one| one.has_room()).map(Http2::place)
     }
 
-    async fn connect(&self) -> Result<Connection, UpstreamError> {
-        let mut connector = match &self.0.connector {
-            Ok(connector) => connector.clone(),
-            Err(error) => return Err(UpstreamError::Tls(error.clone().into())),
+    async fn connect(&self, wants: Wants) -> Result<Connection, UpstreamError> {
+        let mut connector = match (&self.0.connectors, wants) {
+            (Ok(connectors), Wants::Any) => connectors.any.clone(),
+            (Ok(connectors), Wants::Http1) => connectors.http1.clone(),
+            (Err(error), _) => return Err(UpstreamError::Tls(error.clone().into())),
         };
         let io = connector.call(self.0.settings.url.clone()).await.map_err(connect_error)?;
-        let negotiated_http2 = io.connected().is_negotiated_h2();
-        if self.0.settings.protocol == Protocol::Http2 || negotiated_http2 {
+        let is_http2 = self.0.settings.protocol == Protocol::Http2 && wants == Wants::Any;
+        if is_http2 || io.connected().is_negotiated_h2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // What it allows is taken for what another does, until it has said so.
             if let Some(other) = lock(&self.0.http2).first() {
@@ -291,9 +314,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn connector(
-    settings: &config::Upstream,
-) -> Result<HttpsConnector<HttpConnector<Resolver>>, BoxError> {
+fn connectors(settings: &config::Upstream) -> Result<Connectors, BoxError> {
     let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -310,12 +331,14 @@ fn connector(
         })?;
     }
     let tls = tls.with_root_certificates(roots).with_no_client_auth();
-    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    Ok(match settings.protocol {
-        Protocol::Auto => builder.enable_all_versions().wrap_connector(http),
-        Protocol::Http1 => builder.enable_http1().wrap_connector(http),
-        Protocol::Http2 => builder.enable_http2().wrap_connector(http),
-    })
+    let builder = || HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http();
+    let http1 = builder().enable_http1().wrap_connector(http.clone());
+    let any = match settings.protocol {
+        Protocol::Auto => builder().enable_all_versions().wrap_connector(http),
+        Protocol::Http1 => http1.clone(),
+        Protocol::Http2 => builder().enable_http2().wrap_connector(http),
+    };
+    Ok(Connectors { any, http1 })
 }
 
 fn connect_error(error: BoxError) -> UpstreamError {
