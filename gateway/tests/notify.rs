@@ -262,6 +262,21 @@ async fn what_is_due_is_delivered_at_the_end() {
     assert_eq!(server.next_json().await["news"]["condition"], "open");
 }
 
+/// Whoever comes next finds it closed, and has nothing to tell.
+#[tokio::test]
+async fn that_it_is_over_is_told_at_the_end_however_soon_that_is() {
+    let mut server = Server::start().await;
+    let (registry, circuit) = registry();
+    let cooldown = Duration::from_secs(3_600);
+    let told = telling(&registry, &[Target { cooldown, ..webhook(&server) }]);
+    circuit.trip();
+    assert_eq!(server.next_json().await["news"]["condition"], "open");
+    circuit.reset();
+    assert_eq!(told.finish(GUARD).await, 0);
+    assert_eq!(server.next_json().await["title"], "orders is closed again");
+    assert!(server.received.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn a_target_that_hangs_does_not_hold_up_the_end_and_is_said() {
     let mut server = Server::start().await;

@@ -4,7 +4,7 @@
 //! lasted for the hold-down is *news*, if it differs from the news before; so a
 //! trouble that is over before is none, and neither is the good time after it.
 //! All news since the last message go into the next one, which comes no sooner
-//! than a cooldown after it. Whoever flaps is told of as flapping, until ten
+//! than a cooldown after it, unless there will be no other. Whoever flaps is told of as flapping, until ten
 //! minutes have passed without another opening.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -218,6 +218,19 @@ impl<N> Story<N> {
         })
     }
 
+    /// What is to be told although it is soon, for there is no later. That it is
+    /// closed again is told even if that is young: whoever comes next finds it
+    /// so, and for them it is no news. All else they will find.
+    pub fn tell_last(&mut self, now: Instant) -> Option<Told<N>> {
+        let now = self.pass(now);
+        let is_over = self.current() == Condition::Closed && self.settled != Condition::Closed;
+        if is_over {
+            self.add(Condition::Closed, Arc::clone(&self.stretch.note));
+        }
+        self.told_at = None;
+        self.tell(now)
+    }
+
     /// When there may be something to [`tell`](Self::tell), if nothing happens
     /// until then.
     pub fn due(&self) -> Option<Instant> {
@@ -237,11 +250,6 @@ impl<N> Story<N> {
             && self.news.is_empty()
             && self.settled == Condition::Removed
             && self.cooled_at().is_none_or(|cooled| cooled <= now)
-    }
-
-    /// How many news were not told yet.
-    pub fn untold(&self) -> usize {
-        self.news.len() + self.left_off as usize
     }
 
     fn current(&self) -> Condition {

@@ -18,7 +18,7 @@ use tower_breaker::{Circuit, Clock, Event, EventKind, Lagged, Registry, State, S
 use super::{
     message::{Message, Note},
     outbox::Outbox,
-    policy::{Rules, Sight, Story},
+    policy::{Rules, Sight, Story, Told},
 };
 use crate::config::Target;
 
@@ -46,8 +46,8 @@ impl Watcher {
         watcher
     }
 
-    /// Until it is told to stop; then what is due goes into the outbox, and no
-    /// more after it.
+    /// Until it is told to stop; then what is not told yet goes into the outbox,
+    /// and no more after it.
     pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut is_steered = true;
@@ -64,17 +64,12 @@ impl Watcher {
                     // It holds the registry, so there is no end.
                     event.into_iter().for_each(|event| self.take_in(event));
                 }
-                () = until(due) => self.tell(),
+                () = until(due) => self.tell(Story::tell),
             }
         }
         self.read_all();
-        self.tell();
+        self.tell(Story::tell_last);
         self.outbox.close();
-        let untold: usize = self.stories.values().map(Story::untold).sum();
-        if untold > 0 {
-            let target = &self.target.borrow().name;
-            tracing::info!(to = target, untold, "stopped before the end of a cooldown");
-        }
     }
 
     fn rules(&self) -> Rules {
@@ -195,11 +190,11 @@ impl Watcher {
         story.see(at.min(now()), sight, &note);
     }
 
-    /// Puts what is due into the outbox.
-    fn tell(&mut self) {
+    /// Puts what each story has to tell into the outbox.
+    fn tell(&mut self, tell: impl Fn(&mut Story<Note>, Instant) -> Option<Told<Note>>) {
         let (now, hold_down) = (now(), self.rules().hold_down);
         for (service, story) in &mut self.stories {
-            if let Some(told) = story.tell(now) {
+            if let Some(told) = tell(story, now) {
                 let service = service.to_string();
                 if self.outbox.push(Message { service, told, hold_down, lost: 0 }) {
                     let target = self.target.borrow().name.clone();

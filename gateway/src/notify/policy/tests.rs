@@ -113,6 +113,38 @@ fn a_message_does_not_hide_how_it_is_now() {
 }
 
 #[test]
+fn the_last_word_waits_for_no_cooldown() {
+    let mut bench = Bench::new(RULES);
+    bench.see(100, OPEN).see(200, Sight::CLOSED);
+    bench.run_until(230);
+    let told = bench.story.tell_last(bench.at(230)).unwrap();
+    assert_eq!((told.before, told.now), (Condition::Open, Condition::Closed));
+    assert_eq!(told.news, [News { condition: Condition::Closed, note: Arc::new(200) }]);
+    assert_eq!(bench.story.tell_last(bench.at(230)), None);
+}
+
+#[test]
+fn that_a_trouble_is_over_is_a_last_word_and_that_one_begins_is_none() {
+    for (seen, expected) in [
+        (&[(100, OPEN), (200, Sight::CLOSED)][..], Some(Condition::Closed)),
+        (&[(100, HELD), (200, Sight::CLOSED)], Some(Condition::Closed)),
+        (&[(100, OPEN)], None),
+        (&[(100, OPEN), (200, HELD)], None),
+        // Nobody was told of it.
+        (&[(190, OPEN), (200, Sight::CLOSED)], None),
+        (&[(200, OPEN)], None),
+    ] {
+        let mut bench = Bench::new(RULES);
+        for (at, sight) in seen {
+            bench.see(*at, *sight);
+        }
+        bench.run_until(201);
+        let told = bench.story.tell_last(bench.at(201));
+        assert_eq!(told.map(|told| told.news[0].condition), expected, "{seen:?}");
+    }
+}
+
+#[test]
 fn whoever_opens_too_often_flaps_until_ten_minutes_are_calm() {
     let mut bench = Bench::new(RULES);
     for opening in 0..8 {
@@ -245,8 +277,8 @@ proptest! {
         for pair in told.windows(2) {
             prop_assert!(pair[1].0 - pair[0].0 >= cooldown);
         }
-        prop_assert_eq!(bench.story.untold(), 0);
         prop_assert_eq!(bench.story.due(), None);
+        prop_assert_eq!(bench.story.tell_last(bench.at(LONG)), None);
     }
 
     /// However it flaps: no condition is told twice in a row, no note serves
