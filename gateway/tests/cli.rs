@@ -7,7 +7,10 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixStream},
+    },
     process::Stdio,
 };
 
@@ -291,6 +294,25 @@ fn who_reads_no_further_is_no_error() {
     let mut events = running.command(&["watch"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(events.stdout.take());
     assert_eq!(events.wait().unwrap().code(), Some(0));
+}
+
+/// It was a panic once, before anything was done.
+#[test]
+fn what_is_said_beside_the_answer_need_not_be_heard() {
+    let running = Running::new();
+    for arguments in [
+        &["flip", "orders", "force-open", "--yes", "--reason", "x"][..],
+        &["add", "http://127.0.0.1:9", "--name", "cart"],
+    ] {
+        let (nobody, theirs) = UnixStream::pair().unwrap();
+        drop(nobody);
+        let mut command = running.command(arguments);
+        let said = Said::of(command.stderr(OwnedFd::from(theirs)).output().unwrap());
+        assert_ne!(said.ok(), "", "{arguments:?}");
+    }
+    let circuit = running.get("api/v1/circuits/orders")["circuit"].take();
+    assert_eq!(circuit["override"]["kind"], "force_open");
+    assert!(running.place.path("services.d/cart.toml").exists());
 }
 
 #[test]

@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::{net::lookup_host, time::timeout};
 use toml::{Table, Value};
 
-use super::{Client, Error, Global, Output, ask};
+use super::{Client, Error, Global, Output, ask, show};
 use crate::config::{self, Service, Settings, http_url, services_d};
 
 /// How long an upstream has to answer when it is tried.
@@ -152,7 +152,7 @@ impl Add {
             false => Some(try_upstream(&url).await),
         };
         match &tried {
-            Some(Err(why)) => writeln!(output, "warning: {url} does not answer: {why}")?,
+            Some(Err(why)) => show::aside(&format!("warning: {url} does not answer: {why}")),
             Some(Ok(how)) if is_wizard => writeln!(output, "{url} {how}")?,
             _ => {}
         }

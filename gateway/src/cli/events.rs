@@ -53,16 +53,16 @@ impl Events {
         loop {
             let told = follower.next().await?;
             if is_lost && told.name != LOST {
-                eprintln!("brk: the gateway is back");
+                show::aside("brk: the gateway is back");
             }
             is_lost = told.name == LOST;
             match (&*told.name, told.data) {
                 ("event", event) if self.is_meant(&event) => print(global, &event)?,
                 ("resync", data) => match data["missed"].as_u64() {
-                    Some(0) | None => eprintln!("brk: the gateway has been started anew"),
-                    Some(missed) => eprintln!("brk: {missed} events were missed"),
+                    Some(0) | None => show::aside("brk: the gateway has been started anew"),
+                    Some(missed) => show::aside(&format!("brk: {missed} events were missed")),
                 },
-                (LOST, why) => eprintln!("brk: {}; waiting for it", show::text(&why)),
+                (LOST, why) => show::aside(&format!("brk: {}; waiting for it", show::text(&why))),
                 _ => {}
             }
         }

@@ -113,8 +113,9 @@ impl Flip {
         };
         self.check(&circuit)?;
         let name = show::text(&circuit["id"]);
-        eprintln!("{name} is {}: {}", show::state_word(&circuit), show::text(&circuit["sentence"]));
-        eprintln!("{name}: {}", self.to.promise(&spoken(&lasting)));
+        let sentence = show::text(&circuit["sentence"]);
+        show::aside(&format!("{name} is {}: {sentence}", show::state_word(&circuit)));
+        show::aside(&format!("{name}: {}", self.to.promise(&spoken(&lasting))));
         let reason = match self.reason {
             Some(reason) => reason,
             None => ask::line("Why", "--reason")?,

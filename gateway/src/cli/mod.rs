@@ -24,7 +24,7 @@ mod watch;
 
 use std::{
     env,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -201,8 +201,7 @@ impl Global {
             Error::new(format_args!("{error}\n{hint}"))
         })?;
         let warning = "the configuration is wrong: `brk check` says where";
-        // Nobody may be reading.
-        let _ = writeln!(io::stderr(), "brk: warning: {warning}");
+        show::aside(&format!("brk: warning: {warning}"));
         Ok(admin)
     }
 

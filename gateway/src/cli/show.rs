@@ -36,6 +36,11 @@ pub fn line(text: &str) -> Result<(), Error> {
     Ok(out.flush()?)
 }
 
+/// Says something beside the answer. Nobody may be reading.
+pub fn aside(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// A table without lines, as wide as the terminal.
 pub fn table(global: &Global, heads: &[&str]) -> Table {
     table_of(heads, global.is_coloured(), width())
