@@ -478,9 +478,41 @@ fn a_removal_that_the_gateway_does_not_follow_says_both() {
     running.brk(&["add", "http://127.0.0.1:9", "--name", "cart", "--no-try"]).ok();
     fs::write(running.place.path("services.d/other.toml"), "nonsense").unwrap();
     let said = running.brk(&["rm", "cart", "--yes"]);
-    let said = said.fails(1, "cart is removed, but the gateway goes on as it was: ");
+    let said = said.fails(1, "cart is removed, but the gateway has not said that it follows: ");
     assert!(said.err.contains("other.toml"), "{said:?}");
     assert!(!running.place.path("services.d/cart.toml").exists());
+}
+
+#[test]
+fn what_is_not_known_of_the_gateway_is_not_said_of_it() {
+    let running = Running::new();
+    let add = |running: &Running, name, more: &[&str]| {
+        let url = ["add", "http://127.0.0.1:9", "--no-try", "--name", name];
+        running.brk(&[&url[..], more].concat())
+    };
+    let viewer = running.place.path("state/viewer.token");
+    let said = add(&running, "a", &["--token-file", viewer.to_str().unwrap()]);
+    said.fails(1, "a is added, but the gateway has not said that it follows: a viewer may look");
+    assert!(running.place.path("services.d/a.toml").exists());
+
+    let missing = running.place.path("none");
+    let missing = missing.to_str().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = format!("http://{free}");
+    for (name, more, why) in [
+        ("b", ["--token-file", missing], format!("the token in {missing} can't be read")),
+        ("c", ["--admin", &free], format!("no gateway answers at {free}")),
+    ] {
+        let said = add(&running, name, &more).ok();
+        assert!(said.contains(&format!("It could not be told to a gateway: {why}")), "{said}");
+        assert!(!said.contains("No gateway runs yet"), "{said}");
+        let json = add(&running, name, &[&more[..], &["--replace", "-o", "json"]].concat()).json();
+        assert_eq!(json["is_running"], Value::Null);
+    }
+    let place = Place::new("");
+    let mut never = place.command();
+    never.args(["add", "http://127.0.0.1:9", "--no-try"]);
+    assert!(Said::of(never.output().unwrap()).ok().contains("No gateway runs yet; start it:"));
 }
 
 /// Each line that it could not write was a panic once: in whoever asked for a

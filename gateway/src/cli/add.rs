@@ -23,7 +23,10 @@ use tokio::{net::lookup_host, time::timeout};
 use toml::{Table, Value};
 
 use super::{Client, Error, Global, Output, ask, show};
-use crate::config::{self, Service, Settings, http_url, services_d};
+use crate::{
+    admin::tokens::{self, Role},
+    config::{self, Service, Settings, http_url, services_d},
+};
 
 /// How long an upstream has to answer when it is tried.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -103,11 +106,11 @@ impl Add {
             Error::new(format_args!("{} can't be written: {error}", path.display()))
         })?;
         services_d::put(&path, &name, &table)?;
-        let is_running = reload(global).await?;
+        let heard = reload(global, &format!("{name} is added")).await?;
         let settings = config::load(&path)?;
         // It was just written.
         let service = settings.services.get(&name).ok_or_else(|| Error::new("it was removed"))?;
-        told(global, &path, &settings, service, tried, is_running)?;
+        told(global, &path, &settings, service, tried, &heard)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -322,16 +325,54 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-/// Has a running gateway read the files, if there is one.
-pub(super) async fn reload(global: &Global) -> Result<bool, Error> {
-    // Without a token nothing has run here yet.
-    let Ok(client) = Client::new(global) else { return Ok(false) };
-    let reason = json!({ "reason": "services.d was changed" });
-    match client.send(Method::POST, "reload", Some(&reason)).await {
-        Ok(done) => Ok(done.map(|_| true)?),
-        Err(error) if error.is_unreachable() => Ok(false),
-        Err(error) => Err(error),
+/// Whether a running gateway has heard of a change.
+pub(super) enum Heard {
+    Yes,
+    /// None has ever run here.
+    Nobody,
+    /// There may be one, and why that is not known.
+    Perhaps(Error),
+}
+
+impl Heard {
+    pub(super) fn is_running(&self) -> Option<bool> {
+        match self {
+            Self::Yes => Some(true),
+            Self::Nobody => Some(false),
+            Self::Perhaps(_) => None,
+        }
     }
+}
+
+/// Has a running gateway read the files, if there is one, after something was
+/// done to them.
+pub(super) async fn reload(global: &Global, done: &str) -> Result<Heard, Error> {
+    let client = match Client::new(global) {
+        Ok(client) => client,
+        Err(_) if has_never_run(global) => return Ok(Heard::Nobody),
+        Err(error) => return Ok(Heard::Perhaps(error)),
+    };
+    let reason = json!({ "reason": "services.d was changed" });
+    let error = match client.send(Method::POST, "reload", Some(&reason)).await {
+        Ok(Ok(_)) => return Ok(Heard::Yes),
+        Ok(Err(refused)) => Error::from(refused),
+        Err(error) => error,
+    };
+    if error.is_unreachable() {
+        return Ok(Heard::Perhaps(error));
+    }
+    // It may have seen by itself that the files have changed.
+    Err(Error::new(format_args!("{done}, but the gateway has not said that it follows: {error}")))
+}
+
+/// It makes its tokens first.
+fn has_never_run(global: &Global) -> bool {
+    let is_without = |state: &Path| {
+        let is_there = |role| tokens::path(state, role).try_exists();
+        [Role::Operator, Role::Viewer].into_iter().all(|role| is_there(role).is_ok_and(|is| !is))
+    };
+    let admin = config::admin(&global.config_path());
+    global.token_file.is_none() && admin.is_ok_and(|admin| is_without(&admin.state))
 }
 
 fn told(
@@ -340,7 +381,7 @@ fn told(
     settings: &Settings,
     service: &Service,
     tried: Option<Result<String, String>>,
-    is_running: bool,
+    heard: &Heard,
 ) -> Result<(), Error> {
     let Service { name, route, upstream, .. } = service;
     let listen = settings.server.listen.first().copied();
@@ -356,17 +397,22 @@ fn told(
             "upstream": upstream.url.to_string(),
             "answers": tried.map(|tried| tried.is_ok()),
             "file": file,
-            "is_running": is_running,
+            "is_running": heard.is_running(),
         });
         return Ok(writeln!(out, "{said}")?);
     }
     writeln!(out, "{name} is protected: {url} -> {}", upstream.url)?;
-    if !is_running {
-        let config = match &global.config {
-            Some(config) => format!(" --config {}", config.display()),
-            None => String::new(),
-        };
-        writeln!(out, "No gateway runs yet; start it:\n  brk{config} serve")?;
+    let config = match &global.config {
+        Some(config) => format!(" --config {}", config.display()),
+        None => String::new(),
+    };
+    match heard {
+        Heard::Yes => {}
+        Heard::Nobody => writeln!(out, "No gateway runs yet; start it:\n  brk{config} serve")?,
+        Heard::Perhaps(why) => writeln!(
+            out,
+            "It could not be told to a gateway: {why}.\nIf none runs, start it:\n  brk{config} serve"
+        )?,
     }
     // Its name may lead elsewhere, or nowhere yet.
     let resolve = route.host.as_ref().map_or_else(String::new, |host| {

@@ -36,16 +36,13 @@ impl Rm {
             ask::confirm(&format!("Remove {name}{goes}?"), "--yes")?;
         }
         let was_there = services_d::remove(&path, name)?;
-        let is_running = add::reload(global).await.map_err(|error| {
-            let message = "is removed, but the gateway goes on as it was";
-            Error::new(format_args!("{name} {message}: {error}"))
-        })?;
+        let heard = add::reload(global, &format!("{name} is removed")).await?;
         let mut out = io::stdout();
         match global.output {
             Output::Json => writeln!(
                 out,
                 "{}",
-                json!({ "removed": name, "was_there": was_there, "is_running": is_running })
+                json!({ "removed": name, "was_there": was_there, "is_running": heard.is_running() })
             )?,
             Output::Table if was_there => writeln!(out, "{name} is removed")?,
             Output::Table => writeln!(out, "{name} was removed by somebody else meanwhile")?,
