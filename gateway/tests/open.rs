@@ -91,6 +91,18 @@ async fn held_open_says_so_whatever_its_rules_make_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn held_closed_a_response_says_how_it_is_by_its_rules() {
+    let (stack, circuit) = protect(settings(circuit()), &Mock::ok());
+    circuit.trip();
+    for over in [Override::force_closed(), Override::observe_only()] {
+        circuit.set_override(over.until_cleared());
+        let passed = ask(&stack, get()).await;
+        assert_eq!(passed.status(), StatusCode::OK);
+        assert_eq!(signed(&passed), [Some("orders"), Some("open"), None, None]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn status_headers_and_body_of_a_refusal_are_the_operators() {
     let mut own = settings(circuit());
     let mut respond = plain();

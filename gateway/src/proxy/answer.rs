@@ -2,7 +2,8 @@
 //! gateway's own, or none.
 //!
 //! Responses say which circuit decided: `x-breaker-name`, and `x-breaker-state`
-//! as the state was at the time. An answer that is not the service's own
+//! as the state was at the time, by the rules: an override that lets calls pass
+//! does not change it. An answer that is not the service's own
 //! upstream's has `x-breaker-reason` as well, and `x-breaker-answer` says whose
 //! it is: `refused`, `fallback`, `stale` or `error`. An upstream that sends such
 //! headers itself is not believed.
