@@ -384,6 +384,32 @@ fn what_root_writes_into_the_state_belongs_to_whose_the_state_is() {
     }
 }
 
+/// Or whoever has the directory could have any file.
+#[test]
+fn what_a_link_in_the_state_leads_to_stays_whose_it_is() {
+    const NOBODY: u32 = 65_534;
+
+    let place = Place::new(TWO_SERVICES);
+    let (state, roots) = (place.path("state"), ["one", "two"].map(|name| place.path(name)));
+    fs::create_dir(&state).unwrap();
+    if let Err(error) = chown(&state, Some(NOBODY), Some(NOBODY)) {
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        eprintln!("NOT RUN: only root can give a directory to somebody else ({error})");
+        return;
+    }
+    roots.each_ref().map(|path| fs::write(path, "root's\n").unwrap());
+    std::os::unix::fs::symlink(&roots[0], state.join("lock")).unwrap();
+    fs::hard_link(&roots[1], state.join("history.db")).unwrap();
+    let running = place.start();
+    running.signal("TERM");
+    let (status, log, _place) = running.end();
+    assert!(status.success(), "{log}");
+    for path in &roots {
+        assert_eq!(fs::metadata(path).unwrap().uid(), 0, "{}", path.display());
+    }
+    assert_eq!(fs::read_to_string(&roots[0]).unwrap(), "root's\n");
+}
+
 #[test]
 fn nothing_is_listened_on_without_tokens_or_beyond_loopback_by_chance() {
     let place = Place::new(TWO_SERVICES);

@@ -34,7 +34,8 @@ pub(crate) fn write(path: &Path, text: &[u8], secret: bool) -> io::Result<()> {
 }
 
 /// Gives a file that root has made to whom its directory belongs: the gateway
-/// may run as somebody else, who has to read it.
+/// may run as somebody else, who has to read it. Not to be reached by a link: whoever
+/// has the directory may have put one there, to a file that is not his.
 pub(crate) fn hand_over(file: &File, directory: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -42,7 +43,7 @@ pub(crate) fn hand_over(file: &File, directory: &Path) -> io::Result<()> {
 
         let (made, place) = (file.metadata()?, fs::metadata(directory)?);
         let (uid, gid) = (place.uid(), place.gid());
-        if made.uid() == 0 && uid != 0 {
+        if made.uid() == 0 && made.nlink() == 1 && uid != 0 {
             return fchown(file, Some(uid), Some(gid)).map_err(|error| {
                 let message = format!("it can't be given to user {uid}, who has the directory");
                 io::Error::new(error.kind(), format!("{message}: {error}"))

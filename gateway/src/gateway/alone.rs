@@ -4,12 +4,13 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     process,
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, OFlags, flock},
     io::Errno,
 };
 
@@ -33,8 +34,13 @@ impl Alone {
             tracing::warn!("{} can't be locked against a second gateway: {error}", path.display());
             Ok(Self(None))
         };
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path);
         let mut file = match open {
             Ok(file) => file,
             Err(error) => return cant(&error),

@@ -13,6 +13,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params, params_from_iter,
     types::Value as Sql,
 };
+use rustix::fs::OFlags;
 use tower_breaker::Event;
 
 use super::minutes::{Counts, Lasted, Minute};
@@ -172,7 +173,13 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         // Reasons are in it, and are nobody else's to read. What can't be made is
         // told by the next line.
-        if let Ok(file) = OpenOptions::new().append(true).create(true).mode(0o600).open(path) {
+        let made = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path);
+        if let Ok(file) = made {
             let _ = hand_over(&file, path.parent().unwrap_or(Path::new(".")));
         }
         let connection = Connection::open(path)?;
