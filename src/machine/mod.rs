@@ -363,11 +363,11 @@ pub(crate) struct View {
     /// When it was laid, and how long it had lain before.
     pub(crate) overridden: Option<(Time, Duration)>,
     /// Whether it is under the override that it started with, or none.
-    #[cfg_attr(not(feature = "keyed"), expect(dead_code))]
+    #[cfg_attr(not(feature = "keyed"), expect(dead_code, reason = "a keeper asks"))]
     pub(crate) is_left_alone: bool,
     /// While open, since when any call would have been a probe, once there has been
     /// such a time; nothing while a health check has to pass first.
-    #[cfg_attr(not(feature = "keyed"), expect(dead_code))]
+    #[cfg_attr(not(feature = "keyed"), expect(dead_code, reason = "a keeper asks"))]
     pub(crate) probes_since: Option<Time>,
 }
 
