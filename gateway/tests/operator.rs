@@ -397,7 +397,7 @@ fn what_a_link_in_the_state_leads_to_stays_whose_it_is() {
         eprintln!("NOT RUN: only root can give a directory to somebody else ({error})");
         return;
     }
-    roots.each_ref().map(|path| fs::write(path, "root's\n").unwrap());
+    roots.iter().for_each(|path| fs::write(path, "root's\n").unwrap());
     std::os::unix::fs::symlink(&roots[0], state.join("lock")).unwrap();
     fs::hard_link(&roots[1], state.join("history.db")).unwrap();
     let running = place.start();

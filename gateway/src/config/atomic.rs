@@ -33,6 +33,9 @@ pub(crate) fn write(path: &Path, text: &[u8], secret: bool) -> io::Result<()> {
     sync(directory)
 }
 
+/// A flag to open a file by: not if it is a link.
+pub(crate) const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 /// Gives a file that root has made to whom its directory belongs: the gateway
 /// may run as somebody else, who has to read it. Not to be reached by a link: whoever
 /// has the directory may have put one there, to a file that is not his.

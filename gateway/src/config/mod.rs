@@ -14,7 +14,7 @@ mod template;
 mod written;
 
 pub(crate) use self::{
-    atomic::{hand_over, write as write_atomically},
+    atomic::{NO_LINK, hand_over, write as write_atomically},
     load::{Sources, sweep},
     service::http_url,
     settings::here,

@@ -10,11 +10,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, OFlags, flock},
+    fs::{FlockOperation, flock},
     io::Errno,
 };
 
-use crate::config::hand_over;
+use crate::config::{NO_LINK, hand_over};
 
 /// A state directory of one's own, until it is dropped or the process ends,
 /// however that comes.
@@ -39,7 +39,7 @@ impl Alone {
             .write(true)
             .create(true)
             .truncate(false)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .custom_flags(NO_LINK)
             .open(&path);
         let mut file = match open {
             Ok(file) => file,

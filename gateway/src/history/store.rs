@@ -13,11 +13,10 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params, params_from_iter,
     types::Value as Sql,
 };
-use rustix::fs::OFlags;
 use tower_breaker::Event;
 
 use super::minutes::{Counts, Lasted, Minute};
-use crate::config::hand_over;
+use crate::config::{NO_LINK, hand_over};
 
 /// How long somebody else's lock is waited for.
 const BUSY: Duration = Duration::from_secs(1);
@@ -177,7 +176,7 @@ impl Store {
             .append(true)
             .create(true)
             .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .custom_flags(NO_LINK)
             .open(path);
         if let Ok(file) = made {
             let _ = hand_over(&file, path.parent().unwrap_or(Path::new(".")));
