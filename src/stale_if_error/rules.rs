@@ -10,6 +10,7 @@ use http::{
         PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
         UPGRADE, VARY,
     },
+    uri::Authority,
 };
 
 use super::directives::{CacheControl, age, split};
@@ -47,17 +48,28 @@ impl Role {
 
 /// What a response is kept under: the full URI but for its scheme, which the
 /// request to a server may have or not, by the version of HTTP. Its authority
-/// may be in `host`.
+/// may be in `host`. Nothing, if nobody knows where a request goes.
 pub(super) fn key(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => match headers.get(HOST) {
-            Some(host) => host.to_str().ok()?,
-            None => "",
-        },
+        None => host(headers)?,
     };
+    // Who asks may be in there, too, and has a name of any case.
+    let (who, host) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Some(format!("{}{path}", authority.to_ascii_lowercase()))
+    Some(format!("{who}{}{path}", host.to_ascii_lowercase()))
+}
+
+/// The one that a request names, or nothing in place of it. What is more than
+/// a host (`shop/docs`) would be taken for a part of the path.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match hosts.next() {
+        Some(host) => host.to_str().ok()?,
+        None => "",
+    };
+    let is_host = host.is_empty() || !host.contains('@') && host.parse::<Authority>().is_ok();
+    (is_host && hosts.next().is_none()).then_some(host)
 }
 
 /// How long a response lives, from its birth at the origin.
@@ -379,6 +391,31 @@ mod tests {
         assert_eq!(key("/a?b=c", &[("host", "Shop.example")]), "shop.example/a?b=c");
         assert_ne!(key("/a", &[("host", "one")]), key("/a", &[("host", "other")]));
         assert_eq!(key("http://shop", &[]), "shop/");
+    }
+
+    /// Or a request could be kept, or make something forgotten, where another
+    /// resource is.
+    #[test]
+    fn a_host_that_is_none_makes_no_key() {
+        let uri = "/index.html".parse().unwrap();
+        let of = |hosts: &[_]| key(&uri, &headers(hosts));
+        assert_eq!(of(&[("host", "shop.example:80")]).unwrap(), "shop.example:80/index.html");
+        assert_eq!(of(&[("host", "[::1]:80")]).unwrap(), "[::1]:80/index.html");
+        assert_eq!(of(&[("host", "")]), of(&[]), "as one without an authority says it");
+        for host in ["shop/docs", "shop?x=", "shop#", "shop ", "a@shop", "sh%6Fp", "sh\u{f6}p"] {
+            assert_eq!(of(&[("host", host)]), None, "{host}");
+        }
+        assert_eq!(of(&[("host", "shop"), ("host", "other")]), None);
+        assert_eq!(of(&[("host", ""), ("host", "other")]), None);
+    }
+
+    /// A name and a password are not what the host is.
+    #[test]
+    fn only_the_host_is_the_same_in_any_case() {
+        let key = |uri: &str| key(&uri.parse().unwrap(), &HeaderMap::new()).unwrap();
+        assert_eq!(key("http://Ann:pW@Shop.example/a"), "Ann:pW@shop.example/a");
+        assert_ne!(key("http://ann@shop/a"), key("http://Ann@shop/a"));
+        assert_ne!(key("http://ann@shop/a"), key("http://shop/a"));
     }
 
     #[test]
