@@ -13,9 +13,11 @@ use crate::{
     circuit::{Circuit, CircuitOpen, Permit},
     classify::Classify,
     ending::{AtHead, Ending},
-    fallback::{OnOpen, Reject},
+    error::{BoxError, proves_nothing},
+    fallback::{OnFailure, OnOpen, Reject},
     future::{CancelIfUnwound, ResponseFuture},
     machine::Rejection,
+    outcome::Outcome,
 };
 
 /// A service behind a circuit breaker, made by
@@ -33,11 +35,18 @@ pub struct CircuitBreaker<S, C, O = Reject, T = AtHead> {
     on_open: O,
     when_open: WhenOpen,
     ending: T,
-    /// `poll_ready` said yes without asking the inner service, because `call`
-    /// will refuse.
-    deferred: Option<Rejection>,
+    /// `poll_ready` said yes, and the inner service must not be called.
+    deferred: Option<Deferred>,
     #[cfg(feature = "tokio")]
     waiter: Waiter,
+}
+
+/// What there is to say only when there is a request.
+enum Deferred {
+    /// The inner service was not asked, because `call` will refuse.
+    Rejection(Rejection),
+    /// The inner service refused, and somebody answers for that.
+    Refused(BoxError),
 }
 
 /// What `poll_ready` does while the circuit admits nothing.
@@ -179,7 +188,7 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
             }
             WhenOpen::Error | WhenOpen::Defer => {
                 if let Err(rejection) = self.circuit.look_ahead() {
-                    self.deferred = Some(rejection);
+                    self.deferred = Some(Deferred::Rejection(rejection));
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -210,7 +219,16 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
                 cx.waker().wake_by_ref();
             }
         }
-        ready.map_err(|error| O::release(O::hold(error)))
+        ready.map(|ready| {
+            let Err(error) = ready else { return Ok(()) };
+            let error = O::hold(error);
+            let answers = <O::OnFailure as OnFailure<_, _, O::Future>>::ANSWERS;
+            if !answers || !proves_nothing(&error) {
+                return Err(O::release(error));
+            }
+            self.deferred = Some(Deferred::Refused(error));
+            Ok(())
+        })
     }
 
     /// Calls, if the circuit grants it after all.
@@ -229,13 +247,35 @@ impl<S, C, O, T> CircuitBreaker<S, C, O, T> {
         let open = match self.deferred.take() {
             // The inner service was not asked whether it is ready, so it must
             // not be called even if the wait has ended since.
-            Some(rejection) => self.circuit.refuse_deferred(rejection),
+            Some(Deferred::Rejection(rejection)) => self.circuit.refuse_deferred(rejection),
+            Some(Deferred::Refused(error)) => match self.circuit.acquire(measured) {
+                Ok(permit) => return self.answer_for(request, permit, error),
+                Err(open) => open,
+            },
             None => match self.circuit.ask(measured) {
                 Ok(permit) => return self.pass(request, permit),
                 Err(open) => open,
             },
         };
         self.refuse(request, open, &self.circuit)
+    }
+
+    /// Answers for a call that the inner service refused before it was made.
+    #[cold]
+    fn answer_for<Request>(
+        &self,
+        request: Request,
+        mut permit: Permit,
+        refusal: BoxError,
+    ) -> ResponseFuture<S::Future, O::Future, C, O::OnFailure, T>
+    where
+        S: Service<Request>,
+        O: OnOpen<Request, S::Response, S::Error>,
+        T: Copy,
+    {
+        permit.end(Some(Outcome::Ignored));
+        let answer = self.on_open.answer_for(request, O::release(refusal), &permit.circuit());
+        ResponseFuture::answering(answer, self.ending)
     }
 
     /// Answers for a call that the circuit refused.
@@ -268,7 +308,9 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.deferred = None;
+        if self.deferred.is_some() {
+            self.deferred = None;
+        }
         if !self.circuit.looks_closed() || self.is_waiting() {
             return self.poll_circuit::<Request>(cx);
         }

@@ -258,6 +258,133 @@ mod failures {
         }
     }
 
+    /// A breaker further in may say no before there is a request: then it is as
+    /// if it had said so when it was called.
+    #[test]
+    fn a_refusal_of_poll_ready_is_answered_when_there_is_a_request() {
+        let clock = ManualClock::new();
+        let (outer, inner) = (circuit(&clock), circuit(&clock));
+        let further_in = CircuitBreakerLayer::new(&inner).layer(Dependency);
+        let mut service = CircuitBreakerLayer::new(&outer)
+            .fallback_on_failure(|why: Why<_, BoxError>| match why {
+                Why::Failed(Err(error)) if CircuitOpen::find_in(&*error).is_some() => {
+                    Ok(response(299, "spare"))
+                }
+                Why::Open(_) => Ok(response(503, "")),
+                Why::Failed(failed) => failed,
+            })
+            .layer(further_in);
+        let mut ask = || now(now(service.ready()).unwrap().call(Status(200))).unwrap().status();
+        inner.trip();
+        assert_eq!(ask(), 299);
+        assert_eq!((calls(&outer), fallbacks(&outer)), ([0, 0, 1, 0], [1, 0, 0]));
+        assert_eq!(inner.snapshot().totals.rejected, 1);
+        outer.trip();
+        assert_eq!(ask(), 503, "its own refusal comes first");
+        outer.reset();
+        inner.reset();
+        assert_eq!(ask(), 200);
+
+        inner.trip();
+        now(service.ready()).unwrap();
+        let mut clone = service.clone();
+        outer.trip();
+        assert_eq!(now(service.call(Status(200))).unwrap().status(), 503, "nor does it forget it");
+        outer.reset();
+        inner.reset();
+        now(clone.ready()).unwrap();
+        assert_eq!(now(clone.call(Status(200))).unwrap().status(), 200, "readiness is its own");
+        assert_eq!(calls(&outer), [2, 0, 1, 0]);
+    }
+
+    /// Refuses before there is a request.
+    #[derive(Clone)]
+    struct Unready<F>(F);
+
+    impl<F: Fn() -> BoxError> Service<Ask> for Unready<F> {
+        type Response = Response<String>;
+        type Error = BoxError;
+        type Future = Ready<Result<Response<String>, BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Err(self.0()))
+        }
+
+        fn call(&mut self, _: Ask) -> Self::Future {
+            panic!("it was not ready")
+        }
+    }
+
+    /// Only such a refusal, and only where somebody answers for it.
+    #[test]
+    fn what_else_poll_ready_says_is_the_caller_s() {
+        let circuit = circuit(&ManualClock::new());
+        let breaker = CircuitBreakerLayer::new(&circuit);
+        let shed = Unready(|| BoxError::from(Overloaded::new()));
+        let broken = Unready(|| BoxError::from(io::Error::other("reset")));
+        let spare = |_: Why<_, BoxError>| response(299, "spare");
+
+        let error = now(breaker.clone().fallback_on_failure(spare).layer(broken).ready_oneshot());
+        assert!(error.err().unwrap().is::<io::Error>());
+        let error = now(breaker
+            .clone()
+            .fallback(|_| response(299, ""))
+            .layer(shed.clone())
+            .ready_oneshot());
+        assert!(error.err().unwrap().is::<Overloaded>());
+        assert_eq!((calls(&circuit), fallbacks(&circuit)), ([0; 4], [0; 3]));
+
+        let with = breaker.fallback_on_failure_with(
+            |_: &Ask| panic!("the request is still there"),
+            move |_, why| ready(spare(why)),
+        );
+        let service = with.layer(shed);
+        assert_eq!(now(service.clone().oneshot(Status(200))).unwrap().status(), 299);
+        drop(now(service.ready_oneshot()).unwrap().call(Status(200)));
+        assert_eq!((calls(&circuit), fallbacks(&circuit)), ([0, 0, 2, 0], [1, 0, 1]));
+    }
+
+    #[test]
+    fn a_refusal_that_is_kept_goes_with_its_service_or_the_next_look() {
+        /// Held by whoever holds the error.
+        #[derive(Debug)]
+        struct Refusal(CircuitOpen, Arc<()>);
+
+        impl fmt::Display for Refusal {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "refused, one of {}", Arc::strong_count(&self.1))
+            }
+        }
+
+        impl std::error::Error for Refusal {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+
+        let (circuit, alive) = (circuit(&ManualClock::new()), Arc::new(()));
+        circuit.trip();
+        let open = circuit.try_acquire().unwrap_err();
+        circuit.reset();
+        let held = Arc::clone(&alive);
+        let further_in = Unready(move || Refusal(open.clone(), Arc::clone(&held)).into());
+        let kept = || Arc::strong_count(&alive) - 2;
+        let mut service = CircuitBreakerLayer::new(&circuit)
+            .fallback_on_failure(|_: Why<_, BoxError>| response(299, "spare"))
+            .layer(further_in);
+        for _ in 0..2 {
+            now(service.ready()).unwrap();
+            assert_eq!(kept(), 1);
+        }
+        circuit.trip();
+        now(service.ready()).unwrap();
+        assert_eq!(kept(), 0);
+        circuit.reset();
+        now(service.ready()).unwrap();
+        drop(service);
+        assert_eq!(Arc::strong_count(&alive), 1);
+    }
+
     #[test]
     fn an_error_that_is_no_failure_is_the_caller_s() {
         let circuit = circuit(&ManualClock::new());

@@ -43,7 +43,8 @@ pub enum Why<Response, E> {
     /// that was judged a failure. The circuit has counted it.
     ///
     /// An error that says the call never got there, because a breaker or a load
-    /// shedder further in refused it, is here too.
+    /// shedder further in refused it, is here too. If `poll_ready` gave it, it
+    /// was kept until there was a request.
     Failed(Result<Response, E>),
 }
 
@@ -90,6 +91,10 @@ where
 
     fn answer(&self, _: Request, open: CircuitOpen, circuit: &Circuit) -> Self::Future {
         self.answer_to(Why::Open(open), circuit)
+    }
+
+    fn answer_for(&self, _: Request, refusal: E, circuit: &Circuit) -> Self::Future {
+        self.answer_to(Why::Failed(Err(refusal)), circuit)
     }
 
     fn on_failure(&self, _: &Request) -> Self {
@@ -164,6 +169,10 @@ where
 
     fn answer(&self, request: Request, open: CircuitOpen, circuit: &Circuit) -> Self::Future {
         AnswerFuture::new(circuit, || (self.make)(request, Why::Open(open)))
+    }
+
+    fn answer_for(&self, request: Request, refusal: E, circuit: &Circuit) -> Self::Future {
+        AnswerFuture::new(circuit, || (self.make)(request, Why::Failed(Err(refusal))))
     }
 
     fn on_failure(&self, request: &Request) -> Self::OnFailure {

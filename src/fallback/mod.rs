@@ -67,6 +67,13 @@ pub trait OnOpen<Request, Response, E>: OuterError<E> {
     #[doc(hidden)]
     fn answer(&self, request: Request, open: CircuitOpen, circuit: &Circuit) -> Self::Future;
 
+    /// Answers for a call that was refused further in, before it was made. Asked
+    /// of those alone who answer for failures.
+    #[doc(hidden)]
+    fn answer_for(&self, _: Request, _refusal: Self::Error, _: &Circuit) -> Self::Future {
+        unreachable!("it answers for no failure")
+    }
+
     #[doc(hidden)]
     fn on_failure(&self, request: &Request) -> Self::OnFailure;
 }
