@@ -180,8 +180,9 @@ struct Early {
 
 enum What {
     Begins,
-    /// The head of its response comes, and its body takes longer.
-    IsAnswered,
+    /// The head of its response comes, after so many nanoseconds, and its body
+    /// takes longer.
+    IsAnswered(u64),
     /// The dependency asks to be left alone for so many nanoseconds.
     Hints(u64),
 }
@@ -225,9 +226,11 @@ impl Replay {
         let follower = self.running.get(event.call);
         match (&event.what, follower) {
             (What::Begins, _) => self.running.put(event.call, self.shadow.begin(at)),
-            (What::IsAnswered, Some(follower)) => follower.untrack(),
+            (What::IsAnswered(after), Some(follower)) => {
+                follower.untrack(Reading::new(Some(Duration::from_nanos(*after)), None));
+            }
             (What::Hints(wait), Some(follower)) => follower.hint(at, Duration::from_nanos(*wait)),
-            (What::IsAnswered | What::Hints(_), None) => {}
+            (What::IsAnswered(_) | What::Hints(_), None) => {}
         }
     }
 
@@ -298,7 +301,7 @@ fn early(recording: &Recording) -> Vec<Early> {
         // Nothing says what came first in its nanosecond: these did last.
         let later = |after: u64| (began.0.saturating_add(after), u64::MAX).min(latest);
         if let Some(latency) = ended.latency.filter(|latency| *latency < ended.duration) {
-            early.push(Early { when: later(latency), call, what: What::IsAnswered });
+            early.push(Early { when: later(latency), call, what: What::IsAnswered(latency) });
         }
         if let Some((after, wait)) = ended.hint {
             early.push(Early { when: later(after), call, what: What::Hints(wait) });

@@ -302,6 +302,50 @@ fn the_latency_is_that_of_the_head_unless_asked_otherwise() {
     }
 }
 
+/// A head in time ends the matter, and no other: the call is overdue until it
+/// ends, and counts once.
+#[test]
+fn a_head_that_comes_too_late_leaves_its_call_overdue() {
+    for (to_head, late) in [(SECOND, 0), (SECOND + Duration::from_nanos(1), 1)] {
+        let clock = ManualClock::new();
+        let layer = layer_of(&clock);
+        let circuit = layer.circuit().clone();
+        let slept = clock.clone();
+        let service = layer.until_end_of_body().layer(service_fn(move |()| {
+            slept.advance(to_head);
+            std::future::ready(Ok::<_, BoxError>(Response::new(script(&[Data("a")]))))
+        }));
+        let body = now(service.oneshot(())).unwrap().into_body();
+        clock.advance(100 * SECOND);
+        let window = circuit.snapshot().window;
+        assert_eq!((window.overdue, window.slow), (late, 0), "{to_head:?}");
+        now(body.collect()).unwrap();
+        let window = circuit.snapshot().window;
+        assert_eq!((window.overdue, window.calls, window.slow), (0, 1, late), "{to_head:?}");
+    }
+}
+
+#[test]
+fn slow_heads_open_the_circuit_while_their_bodies_take_minutes() {
+    let clock = ManualClock::new();
+    let config = Config::builder("body")
+        .slow_calls(SECOND, 0.5)
+        .minimum_calls(10)
+        .sustained_for(Duration::ZERO)
+        .clock(&clock);
+    let layer = CircuitBreakerLayer::new(config.build().unwrap());
+    let circuit = layer.circuit().clone();
+    let slept = clock.clone();
+    let service = layer.until_end_of_body().layer(service_fn(move |()| {
+        slept.advance(SECOND + SECOND / 2);
+        std::future::ready(Ok::<_, BoxError>(Response::new(script(&[Data("a"), Pending]))))
+    }));
+    let bodies: Vec<_> = (0..10).map(|_| now(service.clone().oneshot(())).unwrap()).collect();
+    assert!(circuit.try_acquire().is_err());
+    assert_eq!(circuit.state(), State::Open);
+    drop(bodies);
+}
+
 #[test]
 fn a_probes_lease_bounds_an_endless_stream() {
     let clock = ManualClock::new();

@@ -334,15 +334,61 @@ fn a_body_that_takes_long_is_not_overdue_to_a_candidate_either() {
     let config = stubborn().shadow(candidate).clock(&clock).build().unwrap();
     let layer = CircuitBreakerLayer::new(config).until_end_of_body();
     let shadow = layer.circuit().shadows()[0].clone();
-    let answer = service_fn(async |_: ()| {
-        Ok::<_, BoxError>(http::Response::new(http_body_util::Full::new("body".as_bytes())))
-    });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let answered = runtime.block_on(layer.layer(answer).oneshot(())).unwrap();
+    let call = |to_head: Duration| {
+        let slept = clock.clone();
+        let answer = service_fn(move |_: ()| {
+            slept.advance(to_head);
+            let body = http_body_util::Full::new("body".as_bytes());
+            std::future::ready(Ok::<_, BoxError>(http::Response::new(body)))
+        });
+        runtime.block_on(layer.layer(answer).oneshot(())).unwrap()
+    };
+    let answered = call(SECOND);
+    let answered_late = call(SECOND + Duration::from_nanos(1));
     let unanswered = layer.circuit().try_acquire().unwrap();
     clock.advance(2 * SECOND);
-    assert_eq!(shadow.snapshot().circuit.window.overdue, 1);
-    drop((answered, unanswered));
+    assert_eq!(shadow.snapshot().circuit.window.overdue, 2);
+    drop((answered, answered_late, unanswered));
+}
+
+/// Both find calls overdue whose heads came too late, and no others.
+#[test]
+fn a_replay_knows_which_heads_came_in_time() {
+    let (in_time, late) = (SECOND, SECOND + Duration::from_nanos(1));
+    for (to_head, opens) in [(in_time, false), (late, true)] {
+        let clock = ManualClock::new();
+        let recorder = Recorder::new(1 << 20);
+        let rules = || {
+            Config::builder("live")
+                .slow_calls(SECOND, 0.5)
+                .minimum_calls(3)
+                .sustained_for(Duration::ZERO)
+        };
+        let config = rules().recorder(&recorder).clock(&clock).build().unwrap();
+        let layer = CircuitBreakerLayer::new(config).until_end_of_body();
+        let slept = clock.clone();
+        let service = layer.layer(service_fn(move |_: ()| {
+            slept.advance(to_head);
+            let body = http_body_util::Full::new("body".as_bytes());
+            std::future::ready(Ok::<_, BoxError>(http::Response::new(body)))
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let call = || runtime.block_on(service.clone().oneshot(())).unwrap().into_body();
+        let bodies = [call(), call(), call()];
+        clock.advance(5 * SECOND);
+        assert_eq!(layer.circuit().try_acquire().is_err(), opens, "{to_head:?}");
+        clock.advance(5 * SECOND);
+        for body in bodies {
+            runtime.block_on(body.collect()).unwrap();
+        }
+        let recording = recorder.recording();
+        let live: Vec<_> = recording.transitions().iter().map(|change| change.at).collect();
+        assert_eq!(live.len(), usize::from(opens), "{to_head:?}");
+        let report = recording.replay(rules().build().unwrap());
+        let replayed: Vec<_> = report.transitions.iter().map(|change| change.at).collect();
+        assert_eq!(replayed, live, "{to_head:?}");
+    }
 }
 
 #[test]

@@ -26,10 +26,10 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// The answer came in time, and the call goes on.
+    /// The answer came, and the call goes on.
     #[cfg(feature = "http")]
-    pub(super) fn untrack(&self) {
-        self.followers.iter().for_each(Follower::untrack);
+    pub(super) fn untrack(&self, reading: Reading) {
+        self.followers.iter().for_each(|follower| follower.untrack(reading));
     }
 }
 

@@ -293,27 +293,27 @@ impl Permit {
         }
     }
 
-    /// The answer came in time: from here on the call may take as long as it
-    /// likes.
+    /// The answer came. If it did in time, the call may take as long as it likes
+    /// from here on.
     #[cfg(feature = "http")]
-    pub(crate) fn untrack(&self) {
+    pub(crate) fn untrack(&self, reading: Reading) {
         let Some(ticket) = &self.ticket else { return };
-        self.lane().shared.untrack(&self.lane().counters, ticket);
+        self.lane().shared.untrack(&self.lane().counters, ticket, reading);
         #[cfg(feature = "shadow")]
         if let Some(following) = &self.following {
-            following.untrack();
+            following.untrack(reading);
         }
         #[cfg(feature = "keyed")]
         if let Some(joined) = &self.joined {
-            joined.untrack();
+            joined.untrack(reading);
         }
     }
 
     /// The same, of a candidate's permit.
     #[cfg(feature = "shadow")]
-    pub(super) fn untrack_candidate(&self) {
+    pub(super) fn untrack_candidate(&self, reading: Reading) {
         if let Some(ticket) = &self.ticket {
-            self.lane().shared.untrack(&self.lane().counters, ticket);
+            self.lane().shared.untrack(&self.lane().counters, ticket, reading);
         }
     }
 

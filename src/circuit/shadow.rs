@@ -239,10 +239,10 @@ impl Follower {
         }
     }
 
-    /// The answer came in time, and the call goes on.
-    pub(crate) fn untrack(&self) {
+    /// The answer came, and the call goes on.
+    pub(crate) fn untrack(&self, reading: Reading) {
         if let Self::Passed(permit) = self {
-            permit.untrack_candidate();
+            permit.untrack_candidate(reading);
         }
     }
 }

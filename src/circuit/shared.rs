@@ -152,9 +152,13 @@ impl Shared {
         self.followers.as_deref()
     }
 
-    /// The call goes on, but its age says nothing any more.
+    /// The call goes on, but its age says nothing any more: unless it is slow
+    /// already.
     #[cfg(any(feature = "http", feature = "shadow"))]
-    pub(super) fn untrack(&self, by: &Counters, ticket: &Ticket) {
+    pub(super) fn untrack(&self, by: &Counters, ticket: &Ticket, reading: Reading) {
+        if reading.is_longer_than(self.pace.slow_after()) {
+            return;
+        }
         if let Some(overdue) = by.untrack(ticket) {
             self.update(|machine, _, _| machine.untrack(&overdue));
         }

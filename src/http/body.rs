@@ -60,7 +60,7 @@ impl<B: Body> Ending<Response<B>> for AtEndOfBody {
             return None;
         }
         if let Latency::ToHead = self.latency {
-            permit.untrack();
+            permit.untrack(reading);
         }
         Some(Watch {
             permit: permit.take(),
