@@ -278,7 +278,7 @@ impl Drop for CancelIfUnwound<'_> {
 }
 
 /// Lives while code of others runs: a panic in there is a failure.
-pub(crate) struct FailIfUnwound<'a>(pub(crate) &'a mut Permit);
+struct FailIfUnwound<'a>(&'a mut Permit);
 
 impl Drop for FailIfUnwound<'_> {
     fn drop(&mut self) {

@@ -300,8 +300,9 @@ fn early(recording: &Recording) -> Vec<Early> {
         early.push(Early { when: began, call, what: What::Begins });
         // Nothing says what came first in its nanosecond: these did last.
         let later = |after: u64| (began.0.saturating_add(after), u64::MAX).min(latest);
-        if let Some(latency) = ended.latency.filter(|latency| *latency < ended.duration) {
-            early.push(Early { when: later(latency), call, what: What::IsAnswered(latency) });
+        let head = ended.head.or(ended.latency);
+        if let Some(after) = head.filter(|after| *after < ended.duration) {
+            early.push(Early { when: later(after), call, what: What::IsAnswered(after) });
         }
         if let Some((after, wait)) = ended.hint {
             early.push(Early { when: later(after), call, what: What::Hints(wait) });

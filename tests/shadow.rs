@@ -4,6 +4,7 @@ mod histories;
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc,
     task::{Context, Waker},
     time::Duration,
@@ -352,15 +353,23 @@ fn a_body_that_takes_long_is_not_overdue_to_a_candidate_either() {
     drop((answered, answered_late, unanswered));
 }
 
-/// Both find calls overdue whose heads came too late, and no others.
+/// Both find calls overdue whose heads came too late, and no others, however
+/// their bodies end.
 #[test]
 fn a_replay_knows_which_heads_came_in_time() {
-    let (in_time, late) = (SECOND, SECOND + Duration::from_nanos(1));
-    for (to_head, opens) in [(in_time, false), (late, true)] {
+    #[derive(Clone, Copy, Debug)]
+    enum End {
+        Read,
+        Dropped,
+        Panics,
+    }
+
+    fn judge(to_head: Duration, end: End, opens: bool) {
         let clock = ManualClock::new();
         let recorder = Recorder::new(1 << 20);
         let rules = || {
             Config::builder("live")
+                .no_failure_rate()
                 .slow_calls(SECOND, 0.5)
                 .minimum_calls(3)
                 .sustained_for(Duration::ZERO)
@@ -371,23 +380,40 @@ fn a_replay_knows_which_heads_came_in_time() {
         let service = layer.layer(service_fn(move |_: ()| {
             slept.advance(to_head);
             let body = http_body_util::Full::new("body".as_bytes());
+            let body = body.map_frame(move |frame| match end {
+                End::Panics => panic!("planned"),
+                End::Read | End::Dropped => frame,
+            });
             std::future::ready(Ok::<_, BoxError>(http::Response::new(body)))
         }));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let call = || runtime.block_on(service.clone().oneshot(())).unwrap().into_body();
         let bodies = [call(), call(), call()];
         clock.advance(5 * SECOND);
-        assert_eq!(layer.circuit().try_acquire().is_err(), opens, "{to_head:?}");
+        assert_eq!(layer.circuit().try_acquire().is_err(), opens, "{end:?} {to_head:?}");
         clock.advance(5 * SECOND);
         for body in bodies {
-            runtime.block_on(body.collect()).unwrap();
+            match end {
+                End::Read => drop(runtime.block_on(body.collect()).unwrap()),
+                End::Dropped => drop(body),
+                End::Panics => {
+                    let read = AssertUnwindSafe(|| runtime.block_on(body.collect()));
+                    assert!(catch_unwind(read).is_err());
+                }
+            }
         }
+        assert_eq!(layer.circuit().snapshot().totals.opened, u64::from(opens), "{end:?}");
         let recording = recorder.recording();
         let live: Vec<_> = recording.transitions().iter().map(|change| change.at).collect();
-        assert_eq!(live.len(), usize::from(opens), "{to_head:?}");
         let report = recording.replay(rules().build().unwrap());
         let replayed: Vec<_> = report.transitions.iter().map(|change| change.at).collect();
-        assert_eq!(replayed, live, "{to_head:?}");
+        assert_eq!(replayed, live, "{end:?} {to_head:?}");
+    }
+
+    for end in [End::Read, End::Dropped, End::Panics] {
+        for (to_head, opens) in [(SECOND, false), (SECOND + Duration::from_nanos(1), true)] {
+            judge(to_head, end, opens);
+        }
     }
 }
 

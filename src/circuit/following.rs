@@ -23,6 +23,7 @@ pub(super) struct Following {
     followers: Vec<Follower>,
     ties: u64,
     hint: Option<(Time, Duration)>,
+    head: Option<Duration>,
 }
 
 impl Following {
@@ -65,7 +66,7 @@ impl Followers {
             return None;
         }
         let followers = self.shadows.iter().map(|shadow| shadow.begin(at)).collect();
-        Some(Box::new(Following { followers, ties, hint: None }))
+        Some(Box::new(Following { followers, ties, hint: None, head: None }))
     }
 
     /// The dependency asked a call that runs to stay away.
@@ -80,6 +81,14 @@ impl Followers {
         following.hint = Some((at, retry_after));
     }
 
+    /// A call that is dropped had an answer after so long.
+    #[cfg(feature = "http")]
+    pub(super) fn answered(&self, following: &mut Option<Box<Following>>, after: Duration) {
+        if self.recorder.is_some() {
+            following.get_or_insert_default().head = Some(after);
+        }
+    }
+
     /// A call that began ends.
     pub(super) fn end(
         &self,
@@ -89,7 +98,7 @@ impl Followers {
         outcome: Option<Outcome>,
         latency: Option<Duration>,
     ) {
-        let Following { followers, ties, hint } = following.map(|it| *it).unwrap_or_default();
+        let Following { followers, ties, hint, head } = following.map(|it| *it).unwrap_or_default();
         let reading = Reading::new(latency, Some(ended));
         for (shadow, follower) in self.shadows.iter().zip(followers) {
             shadow.end(follower, outcome, reading);
@@ -102,6 +111,7 @@ impl Followers {
                 latency,
                 ties,
                 hint: hint.map(|(at, wait)| (at.elapsed(), wait)),
+                head,
             });
         }
     }

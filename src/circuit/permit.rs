@@ -317,6 +317,30 @@ impl Permit {
         }
     }
 
+    /// Ends the call, unless it has ended, as dropped after its answer came:
+    /// without a duration it is not slow, at any age.
+    #[cfg(feature = "http")]
+    pub(crate) fn drop_answered(&mut self, head: Reading) {
+        self.note_head(head);
+        self.settle(None, Reading::NONE);
+    }
+
+    /// So that a replay knows of it, too.
+    #[cfg(feature = "http")]
+    fn note_head(&mut self, head: Reading) {
+        let _ = head;
+        #[cfg(feature = "shadow")]
+        if let (Some(_), Some(lane), Some(after)) = (&self.ticket, &self.lane, head.latency()) {
+            if let Some(followers) = lane.shared.followers() {
+                followers.answered(&mut self.following, after);
+            }
+        }
+        #[cfg(feature = "keyed")]
+        if let Some(joined) = &mut self.joined {
+            joined.note_head(head);
+        }
+    }
+
     /// Hands the call over: this permit has ended and is asked for nothing more,
     /// the new one has not.
     #[cfg(feature = "http")]

@@ -110,12 +110,13 @@ impl Recorder {
 
     /// Records a call.
     pub(super) fn call(&self, call: TapedCall) {
-        let TapedCall { began, ended, outcome, latency, ties, hint } = call;
+        let TapedCall { began, ended, outcome, latency, ties, hint, head } = call;
         let began = nanos(began);
         let hint = hint.map(|(at, wait)| (nanos(at).saturating_sub(began), nanos(wait)));
         self.push(&mut self.lock(), ended, |ended| {
             let duration = ended.saturating_sub(began);
-            Event::Call(Ended { duration, latency: latency.map(nanos), outcome, ties, hint })
+            let (latency, head) = (latency.map(nanos), head.map(nanos));
+            Event::Call(Ended { duration, latency, outcome, ties, hint, head })
         });
     }
 
@@ -143,6 +144,8 @@ pub(super) struct TapedCall {
     pub(super) ties: u64,
     /// When the dependency asked to be left alone, and for how long.
     pub(super) hint: Option<(Duration, Duration)>,
+    /// After how long the head came, if that is not the latency.
+    pub(super) head: Option<Duration>,
 }
 
 impl Observer for Recorder {

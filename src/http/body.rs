@@ -15,7 +15,6 @@ use super::{grpc, retry_after};
 use crate::{
     circuit::{Permit, Reading},
     ending::{AtHead, Ending},
-    future::FailIfUnwound,
     layer::CircuitBreakerLayer,
     outcome::Outcome,
     sealed::Sealed,
@@ -162,7 +161,7 @@ impl<B: Body> Body for ResponseBody<B> {
         let mut this = self.project();
         let Some(watch) = this.watch else { return this.body.poll_frame(cx) };
 
-        let unwinding = FailIfUnwound(&mut watch.permit);
+        let unwinding = FailIfUnwound(watch);
         let polled = this.body.as_mut().poll_frame(cx);
         mem::forget(unwinding);
 
@@ -234,13 +233,22 @@ impl Watch {
     }
 }
 
+/// Lives while code of others runs: a panic in there is a failure, as long after
+/// the beginning as any other.
+struct FailIfUnwound<'a>(&'a mut Watch);
+
+impl Drop for FailIfUnwound<'_> {
+    fn drop(&mut self) {
+        self.0.settle(Outcome::Failure);
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         if self.is_complete && !self.wants_status {
             self.settle(Outcome::Success);
         } else {
-            // Neutral at any age: without a duration it is not slow.
-            self.permit.settle(None, Reading::NONE);
+            self.permit.drop_answered(self.reading.unwrap_or(Reading::NONE));
         }
     }
 }

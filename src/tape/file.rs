@@ -8,7 +8,7 @@
 //! header  = born seed taken dropped-calls dropped-refusals name-length name
 //! block   = length base records crc             length of the records, > 0
 //! record  = step×8+outcome duration             a call; latency = duration
-//!         | step×8+4 flags duration [latency] [ties] [hint-after hint-for]
+//!         | step×8+4 flags duration [latency] [ties] [hint-after hint-for] [head]
 //!         | step×8+5                            a refusal
 //!         | step×8+6 ago from to length cause   a change of state
 //! ```
@@ -17,9 +17,10 @@
 //! every other time nanoseconds since the circuit was made: `base`, and from
 //! there a `step` to each record. Outcomes: 0 success, 1 failure, 2 ignored,
 //! 3 dropped; states: 0 closed, 1 open, 2 half-open; flags: the outcome, 4 if a
-//! latency follows, 8 if there is none, 16 ties, 32 hint. A header's checksum
-//! is over its bytes, a block's over its base and records, the last over the
-//! checksums before it: a length that was damaged into a zero is no end.
+//! latency follows, 8 if there is none, 16 ties, 32 hint, 64 when the head of
+//! the response came, if that is not the latency. A header's checksum is over
+//! its bytes, a block's over its base and records, the last over the checksums
+//! before it: a length that was damaged into a zero is no end.
 
 use std::{
     error::Error,

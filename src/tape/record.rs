@@ -36,6 +36,9 @@ pub(crate) struct Ended {
     /// How long after its admission the dependency asked to be left alone, and
     /// for how long.
     pub(crate) hint: Option<(u64, u64)>,
+    /// How long after its admission the head of its response came, if that is
+    /// not what it was judged by.
+    pub(crate) head: Option<u64>,
 }
 
 /// The longest time between two records: 73 years.
@@ -55,6 +58,7 @@ const LATENCY_GIVEN: u8 = 1 << 2;
 const LATENCY_UNKNOWN: u8 = 1 << 3;
 const TIES: u8 = 1 << 4;
 const HINT: u8 = 1 << 5;
+const HEAD: u8 = 1 << 6;
 
 /// Appends an event that came `step` nanoseconds after the one before.
 pub(super) fn encode(bytes: &mut Vec<u8>, step: u64, event: &Event) {
@@ -63,7 +67,7 @@ pub(super) fn encode(bytes: &mut Vec<u8>, step: u64, event: &Event) {
         Event::Call(call) => {
             let outcome = outcome_code(call.outcome);
             let plain = call.latency == Some(call.duration) && call.ties == 0;
-            if plain && call.hint.is_none() {
+            if plain && call.hint.is_none() && call.head.is_none() {
                 number(bytes, step | u64::from(outcome));
                 number(bytes, call.duration);
             } else {
@@ -90,6 +94,7 @@ fn call_in_full(bytes: &mut Vec<u8>, call: &Ended, outcome: u8) {
     flags |= call.latency.map_or(LATENCY_UNKNOWN, |_| 0);
     flags |= if call.ties > 0 { TIES } else { 0 };
     flags |= call.hint.map_or(0, |_| HINT);
+    flags |= call.head.map_or(0, |_| HEAD);
     bytes.push(flags);
     number(bytes, call.duration);
     latency.into_iter().for_each(|latency| number(bytes, latency));
@@ -100,6 +105,7 @@ fn call_in_full(bytes: &mut Vec<u8>, call: &Ended, outcome: u8) {
         number(bytes, after);
         number(bytes, wait);
     }
+    call.head.into_iter().for_each(|head| number(bytes, head));
 }
 
 /// Takes the next record off `bytes`: its step, and what happened.
@@ -118,6 +124,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Result<(u64, Event), &'static str> {
                 outcome: outcome_of(tag as u8),
                 ties: 0,
                 hint: None,
+                head: None,
             })
         }
         _ => return Err("there is no such kind of record"),
@@ -127,7 +134,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Result<(u64, Event), &'static str> {
 
 fn take_call_in_full(bytes: &mut &[u8]) -> Result<Ended, &'static str> {
     let flags = take_byte(bytes)?;
-    let is_known = flags < HINT << 1;
+    let is_known = flags < HEAD << 1;
     if !is_known || flags & LATENCY_GIVEN != 0 && flags & LATENCY_UNKNOWN != 0 {
         return Err("a call has flags that do not exist");
     }
@@ -142,7 +149,8 @@ fn take_call_in_full(bytes: &mut &[u8]) -> Result<Ended, &'static str> {
         0 => None,
         _ => Some((take_number(bytes)?, take_number(bytes)?)),
     };
-    Ok(Ended { duration, latency, outcome: outcome_of(flags & 3), ties, hint })
+    let head = if flags & HEAD == 0 { None } else { Some(take_number(bytes)?) };
+    Ok(Ended { duration, latency, outcome: outcome_of(flags & 3), ties, hint, head })
 }
 
 fn take_change(bytes: &mut &[u8]) -> Result<Event, &'static str> {
@@ -251,10 +259,12 @@ mod tests {
         let rare = proptest::option::of((any::<u64>(), any::<u64>()));
         let latency =
             prop_oneof![Just(None), Just(Some(None)), any::<u64>().prop_map(|l| Some(Some(l)))];
-        (any::<u64>(), latency, outcome(), prop_oneof![Just(0), any::<u64>()], rare).prop_map(
-            |(duration, latency, outcome, ties, hint)| {
+        let ties = prop_oneof![Just(0), any::<u64>()];
+        let head = proptest::option::of(any::<u64>());
+        (any::<u64>(), latency, outcome(), ties, rare, head).prop_map(
+            |(duration, latency, outcome, ties, hint, head)| {
                 let latency = latency.map(|given| given.unwrap_or(duration));
-                Ended { duration, latency, outcome, ties, hint }
+                Ended { duration, latency, outcome, ties, hint, head }
             },
         )
     }
@@ -277,6 +287,25 @@ mod tests {
             let larger = [&[0xff; 9][..], &[last, 0]].concat();
             assert!(take_number(&mut &*larger).is_err());
         }
+    }
+
+    /// In a file of today, and in one from before heads were recorded.
+    #[test]
+    fn a_call_in_full_reads_as_it_was_written() {
+        let dropped = |head| Ended {
+            duration: 9,
+            latency: None,
+            outcome: None,
+            ties: 0,
+            hint: Some((2, 7)),
+            head,
+        };
+        let before: &[u8] = &[4, 3 | 8 | 32, 9, 2, 7];
+        let today: &[u8] = &[4, 3 | 8 | 32 | 64, 9, 2, 7, 5];
+        for (mut bytes, head) in [(before, None), (today, Some(5))] {
+            assert_eq!(decode(&mut bytes), Ok((0, Event::Call(dropped(head)))));
+        }
+        assert!(decode(&mut &[4, 3 | 128, 9][..]).is_err());
     }
 
     /// What is read from a file goes into logs and metrics.
