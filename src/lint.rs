@@ -153,7 +153,7 @@ pub enum LintCode {
     /// A rate is never known, or never sustained, but another rule opens.
     RuleNeverMet,
     /// Whether a dead dependency opens it, or when, is up to how calls fall
-    /// into the window's buckets.
+    /// into the window's buckets, or to whether they hang.
     OpensByChance,
     /// A dead dependency opens it late.
     SlowToOpen,
@@ -235,13 +235,19 @@ impl Findings {
         };
         let opens_otherwise = rules.consecutive_failures.is_some();
         let reach = Reach { span: nanos(span), buckets: buckets.into(), interval };
-        let never = if opens_otherwise { LintCode::RuleNeverMet } else { LintCode::NeverOpens };
+        // Calls that hang count before they end, and may end together.
+        let (never, unless) = match (rules.slow_calls, opens_otherwise) {
+            (Some(_), true) => return true,
+            (Some(_), false) => (LintCode::OpensByChance, "unless calls hang, "),
+            (None, true) => (LintCode::RuleNeverMet, ""),
+            (None, false) => (LintCode::NeverOpens, ""),
+        };
         let minimum = rules.minimum_calls.max(1);
         let rate = traffic.per_second;
         if minimum > reach.most_calls() {
             let message = format!(
-                "{minimum} calls are never within {span:.1?} at {rate} a second, so no rate is \
-                 ever known; a minimum of {} would be, or a window of {:.1?}, or one of the last \
+                "{unless}{minimum} calls are never within {span:.1?} at {rate} a second, so no rate \
+                 is ever known; a minimum of {} would be, or a window of {:.1?}, or one of the last \
                  {minimum} calls however long ago",
                 reach.sure_calls(),
                 reach.span_for(minimum),
@@ -253,7 +259,7 @@ impl Findings {
         let longest = reach.longest_episode();
         if longest.is_some_and(|longest| u128::from(nanos(sustained)) > longest) {
             let message = format!(
-                "at {rate} calls a second one has left the window of {span:.1?} before the next \
+                "{unless}at {rate} calls a second one has left the window of {span:.1?} before the next \
                  has come often enough for failures to be sustained for {sustained:.1?}; zero \
                  would do, or a window of {:.1?}",
                 reach.span_for(2),

@@ -55,6 +55,21 @@ impl Steady {
             self.circuit.state() == State::Open
         })
     }
+
+    /// Makes calls that end when so many others have begun. Whether they opened
+    /// the circuit.
+    fn hanging_calls(&self, most: u64, others: usize) -> bool {
+        let mut running = VecDeque::new();
+        (0..most).any(|_| {
+            let Ok(permit) = self.circuit.try_acquire() else { return true };
+            running.push_back(permit);
+            self.clock.advance(self.interval);
+            if running.len() > others {
+                running.pop_front().unwrap().record(Outcome::Failure);
+            }
+            self.circuit.state() == State::Open
+        })
+    }
 }
 
 fn every(interval: Duration) -> Traffic {
@@ -81,17 +96,23 @@ const NEVER: LintCode = LintCode::NeverOpens;
 const CHANCE: LintCode = LintCode::OpensByChance;
 
 proptest! {
-    /// Said of time windows, it is so; and where neither it nor chance is
-    /// said, a dead dependency does open the circuit.
+    /// Said of time windows, it is so, also where calls hang; and where neither
+    /// it nor chance is said, a dead dependency does open the circuit.
     #[test]
     fn never_is_never_and_otherwise_it_opens(
-        (config, interval) in time_windows(), phase in 0..1_000_000u64, on_the_dot in any::<bool>()
+        (config, interval) in time_windows(), phase in 0..1_000_000u64, on_the_dot in any::<bool>(),
+        slow in proptest::option::of((1..300u32, 0.01..1.0f64)), others in 0..10usize,
     ) {
         let phase = if on_the_dot { Duration::ZERO } else { Duration::from_micros(phase) };
+        let config = match slow {
+            Some((percent, rate)) => config.slow_calls(interval * percent / 100, rate),
+            None => config,
+        };
         let said = codes(&config, every(interval));
         let opened = Steady::new(&config, interval, phase).calls(3_000, Outcome::Failure);
         if said.contains(&NEVER) {
             prop_assert_eq!(opened, None);
+            prop_assert!(!Steady::new(&config, interval, phase).hanging_calls(300, others));
         } else if !said.contains(&CHANCE) {
             prop_assert!(opened.is_some(), "{:?}", said);
         }
@@ -214,6 +235,33 @@ fn failures_that_leave_the_window_one_by_one_are_never_sustained() {
     assert!(!says(NEVER, &sparse(NANO), every(10 * SECOND - MILLI)));
     let steady = Steady::new(&sparse(NANO), 10 * SECOND, Duration::ZERO);
     assert_eq!(steady.calls(10_000, Outcome::Failure), None);
+}
+
+/// Those that run and those that have ended are more than ever end in a window.
+#[test]
+fn a_rate_that_only_calls_that_hang_can_meet_is_not_never_met() {
+    let window = Window::time(10 * SECOND);
+    let (few, short) = (config().window(window).minimum_calls(3), config().window(window));
+    let short = short.minimum_calls(1).sustained_for(5 * SECOND);
+    for (config, interval, field) in
+        [(few, 6 * SECOND, "minimum_calls"), (short, 10 * SECOND, "sustained_for")]
+    {
+        let found = lint(&config, every(interval));
+        assert_eq!((found[0].code(), found[0].field()), (NEVER, field));
+        let watched = config.clone().slow_calls(SECOND, 0.5);
+        let found = lint(&watched, every(interval));
+        assert_eq!((found[0].code(), found[0].field()), (CHANCE, field));
+        let message = found[0].to_string();
+        assert!(message.contains("(opens-by-chance): unless calls hang, "), "{message}");
+        let steady = |config| Steady::new(config, interval, Duration::ZERO);
+        assert!(!steady(&config).hanging_calls(100, 3));
+        assert!(steady(&watched).hanging_calls(100, 3));
+        assert_eq!(steady(&watched).calls(10_000, Outcome::Failure), None);
+        // With a row nothing is up to chance.
+        let row = watched.consecutive_failures(2);
+        assert!(!codes(&row, every(interval)).contains(&CHANCE));
+        assert!(!codes(&row, every(interval)).contains(&LintCode::RuleNeverMet));
+    }
 }
 
 #[test]
