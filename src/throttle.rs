@@ -15,7 +15,9 @@ use crate::config_error::ConfigError;
 /// then, so there is no waiting and no probing.
 ///
 /// **Choose it** where a dependency sheds load it can't bear: each client then
-/// settles on the share that gets through. **Don't** where failing calls are
+/// settles on the share that gets through. If it does so with 429, or gRPC's
+/// `RESOURCE_EXHAUSTED`, those have to be failures, which by default they are not:
+/// [`HttpClassifier`](crate::HttpClassifier) shows how. **Don't** where failing calls are
 /// dear (a hang costs its caller the timeout, and throttling goes on sending
 /// some), where a partial failure is not a matter of load (at 60 % errors of
 /// some shard, calls to the healthy ones are refused as well), where the dependency

@@ -36,6 +36,46 @@ use crate::{
 /// let layer = CircuitBreakerLayer::new(Config::default())
 ///     .classify(HttpClassifier::new().slow_is_failure(Duration::from_secs(1)));
 /// ```
+///
+/// A [`Throttle`](crate::Throttle) is there for those who shed load. It sees
+/// that they do where a 429 and gRPC's `RESOURCE_EXHAUSTED` (8; of a call that is
+/// shed it is in the head) are failures:
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use tower_breaker::{CircuitBreakerLayer, Config, HttpClassifier, Outcome, Throttle};
+/// # use http::Response;
+/// # use tower::{BoxError, Layer, ServiceExt, service_fn};
+///
+/// # async fn run() -> Result<(), BoxError> {
+/// let config = Config::builder("search").no_failure_rate().throttle(Throttle::new(2.0));
+/// let is_exhausted = |headers: &HeaderMap| {
+///     headers.get("grpc-status").is_some_and(|status| status == "8")
+/// };
+/// let layer = CircuitBreakerLayer::new(config.build()?).classify_http(move |view| {
+///     match view.status() {
+///         Some(StatusCode::TOO_MANY_REQUESTS) => Outcome::Failure,
+///         _ if view.headers().is_some_and(is_exhausted) => Outcome::Failure,
+///         _ => HttpClassifier::new().outcome(view),
+///     }
+/// });
+/// # let service = layer.layer(service_fn(async |call: usize| {
+/// #     let shed = Response::builder();
+/// #     Ok::<_, BoxError>(match call {
+/// #         0..5 => shed.status(429).body(())?,
+/// #         _ => shed.header("content-type", "application/grpc").header("grpc-status", "8").body(())?,
+/// #     })
+/// # }));
+/// # for call in 0..10 {
+/// #     service.clone().oneshot(call).await?;
+/// # }
+/// # let snapshot = layer.circuit().snapshot();
+/// # assert_eq!(snapshot.totals.failure, 10);
+/// # assert!(snapshot.admitted_share.is_some_and(|share| share < 0.1));
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpClassifier {
     slow_after: Option<Duration>,
