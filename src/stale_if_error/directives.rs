@@ -12,8 +12,8 @@ use http::{
 ///
 /// In doubt it says the stricter thing: a directive that is said of single
 /// fields (`private="x-user"`) is taken for the whole response, of a number
-/// that is said twice the smaller counts, and what should be a number and is
-/// none is zero.
+/// that is said twice the smaller counts, what should be a number and is none is
+/// zero, and where a quote is never closed nothing is allowed.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct CacheControl {
     pub(super) no_store: bool,
@@ -34,13 +34,15 @@ impl CacheControl {
             for directive in split(value.as_bytes()) {
                 said.add(directive);
             }
+            if !is_closed(value.as_bytes()) {
+                (said.no_store, said.no_cache) = (true, true);
+            }
         }
         // What `cache-control` was called before there was one.
         if !headers.contains_key(CACHE_CONTROL) {
-            let mut pragmas =
-                headers.get_all(PRAGMA).iter().flat_map(|value| split(value.as_bytes()));
-            said.no_cache =
-                pragmas.any(|pragma| pragma.trim_ascii().eq_ignore_ascii_case(b"no-cache"));
+            let mut pragmas = headers.get_all(PRAGMA).iter().map(|value| value.as_bytes());
+            let is_no_cache = |pragma: &[u8]| pragma.trim_ascii().eq_ignore_ascii_case(b"no-cache");
+            said.no_cache = pragmas.any(|list| !is_closed(list) || split(list).any(is_no_cache));
         }
         said
     }
@@ -76,18 +78,29 @@ pub(super) fn age(headers: &HeaderMap) -> Duration {
 
 /// The parts of a list, without what stands in quotes being cut.
 pub(super) fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = quotes();
+    list.split(move |byte| !is_quoted(byte) && *byte == b',')
+}
+
+/// Whether each quote of a list is closed.
+fn is_closed(list: &[u8]) -> bool {
+    let mut is_quoted = quotes();
+    !list.iter().fold(false, |_, byte| is_quoted(byte))
+}
+
+/// Says of one byte after the other whether it leads on within quotes.
+fn quotes() -> impl FnMut(&u8) -> bool {
     let mut is_quoted = false;
     let mut is_escaped = false;
-    list.split(move |byte| {
+    move |byte| {
         let escaped = std::mem::take(&mut is_escaped);
         match byte {
             b'\\' if is_quoted && !escaped => is_escaped = true,
             b'"' if !escaped => is_quoted = !is_quoted,
-            b',' => return !is_quoted,
             _ => {}
         }
-        false
-    })
+        is_quoted
+    }
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
@@ -155,6 +168,19 @@ mod tests {
         }
         let endless = format!("stale-if-error={}", "9".repeat(40));
         assert_eq!(said(&[&endless]).stale_if_error, secs(1 << 31));
+    }
+
+    /// Nobody knows what it hides, or what it was to hide.
+    #[test]
+    fn a_quote_that_is_never_closed_forbids_everything() {
+        for open in ["x=\"a, no-store", "max-age=60, x=\"a\\\", public", "\""] {
+            let said = said(&["max-age=60", open]);
+            assert!(said.no_store && said.no_cache, "{open}");
+            let mut headers = HeaderMap::new();
+            headers.insert(PRAGMA, open.parse().unwrap());
+            assert!(CacheControl::of(&headers).no_cache, "{open}");
+        }
+        assert!(!said(&["x=\"a\", y=\"\\\"\""]).no_store);
     }
 
     #[test]
