@@ -5,8 +5,12 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
+    thread,
     time::Duration,
 };
 
@@ -322,6 +326,41 @@ fn a_head_that_comes_too_late_leaves_its_call_overdue() {
         now(body.collect()).unwrap();
         let window = circuit.snapshot().window;
         assert_eq!((window.overdue, window.calls, window.slow), (0, 1, late), "{to_head:?}");
+    }
+}
+
+/// By the rules when it comes, whatever they were when the call began; and it
+/// ends no other call's matter.
+#[test]
+fn a_head_is_in_time_by_the_rules_of_today() {
+    let rules = |clock: &ManualClock, threshold| {
+        let config = Config::builder("body").slow_calls(threshold, 1.0).clock(clock);
+        config.build().unwrap()
+    };
+    // A few times, because the other thread's list may be that of this one.
+    let (old, new) = (SECOND, 2 * SECOND);
+    let cases = [(new, false, 1), (old, false, 2), (new, true, 1)].into_iter().cycle().take(30);
+    for (threshold, resets, overdue) in cases {
+        let clock = ManualClock::new();
+        let layer = CircuitBreakerLayer::new(rules(&clock, SECOND));
+        let circuit = layer.circuit().clone();
+        let held = Mutex::new(None);
+        let service = layer.until_end_of_body().layer(service_fn(|()| {
+            clock.advance(SECOND / 2);
+            if resets {
+                circuit.reconfigure(rules(&clock, threshold)).unwrap();
+                circuit.reset();
+            }
+            let other = thread::scope(|all| all.spawn(|| circuit.try_acquire()).join());
+            *held.lock().unwrap() = Some(other.unwrap().unwrap());
+            circuit.reconfigure(rules(&clock, threshold)).unwrap();
+            clock.advance(SECOND);
+            std::future::ready(Ok::<_, BoxError>(Response::new(script(&[Data("a")]))))
+        }));
+        let body = now(service.oneshot(())).unwrap().into_body();
+        clock.advance(100 * SECOND);
+        assert_eq!(circuit.snapshot().window.overdue, overdue, "{threshold:?} {resets}");
+        drop((body, held));
     }
 }
 
