@@ -201,6 +201,13 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "it answers for no failure")]
+    fn whoever_answers_for_no_failure_is_not_asked_to() {
+        let circuit = Circuit::new(Config::default());
+        drop(OnOpen::<_, u32, BoxError>::answer_for(&Reject, Secret, "shed".into(), &circuit));
+    }
+
+    #[test]
     fn whoever_answers_for_no_failure_gives_back_what_the_call_came_to() {
         type Given = Result<Ready<Result<u32, BoxError>>, Result<u32, BoxError>>;
         let circuit = Circuit::new(Config::default());
