@@ -20,6 +20,7 @@ pub(crate) fn contain<R>(run: impl FnOnce() -> R) -> Option<R> {
 
 /// Drops what it panicked with, which may panic as well.
 #[cold]
+#[inline(never)]
 fn forget(panic: Box<dyn std::any::Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         mem::forget(again);
