@@ -163,7 +163,7 @@ impl Notifications {
         }
     }
 
-    /// Looks at no more events. What is due already is still delivered.
+    /// Looks at no more events. What is not told yet is still delivered.
     pub fn stop(&self) {
         self.0.running().iter_mut().for_each(|running| running.go_on = None);
     }

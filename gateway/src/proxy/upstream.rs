@@ -143,10 +143,22 @@ impl Pool {
         timeout: Duration,
     ) -> Result<Connection, UpstreamError> {
         // Boxed because it is long and rare: who awaits it has to hold it.
-        match tokio::time::timeout(timeout, Box::pin(self.make(wants))).await {
-            Ok(connection) => connection,
-            Err(_) => Err(UpstreamError::Timeout { which: Timeout::Connect }),
-        }
+        let made = tokio::time::timeout(timeout, Box::pin(self.make(wants))).await;
+        let error = match made {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => error,
+            Err(_) => UpstreamError::Timeout { which: Timeout::Connect },
+        };
+        // One more would have been better, but there are some: it waits in one.
+        let crowded = (wants == Wants::Any).then(|| self.crowded(|_| true));
+        crowded.flatten().ok_or(error)
+    }
+
+    /// The connection of those that has the fewest requests.
+    fn crowded(&self, which: impl Fn(&Http2) -> bool) -> Option<Connection> {
+        let http2 = lock(&self.0.http2);
+        let live = http2.iter().filter(|one| !one.sender.is_closed() && which(one));
+        live.min_by_key(|one| Arc::strong_count(&one.requests)).map(Http2::place)
     }
 
     async fn make(&self, wants: Wants) -> Result<Connection, UpstreamError> {
@@ -156,7 +168,8 @@ impl Pool {
             return self.connect(wants).await;
         }
         let _turn = self.0.connecting.lock().await;
-        match self.kept_http2() {
+        // An upstream that allows none has enough: more would be no relief.
+        match self.kept_http2().or_else(|| self.crowded(|one| (one.allowed)() == 0)) {
             Some(connection) => Ok(connection),
             None => self.connect(wants).await,
         }
@@ -202,8 +215,9 @@ impl Pool {
         if is_http2 || io.connected().is_negotiated_h2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // What it allows is taken for what another does, until it has said so.
-            if let Some(other) = lock(&self.0.http2).first() {
-                builder.initial_max_send_streams((other.allowed)());
+            let allowed = lock(&self.0.http2).iter().map(|one| (one.allowed)()).max();
+            if let Some(allowed @ 1..) = allowed {
+                builder.initial_max_send_streams(allowed);
             }
             let (sender, connection) = builder
                 .timer(TokioTimer::new())
@@ -452,6 +466,34 @@ mod tests {
         drop(last);
         pool.sweep();
         assert_eq!(lock(&pool.0.http2).len(), 1);
+    }
+
+    /// It waits for its turn there, as it would without.
+    #[tokio::test]
+    async fn where_no_more_connections_are_to_be_had_those_there_are_will_do() {
+        for allowed in [0, 1] {
+            let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            let upstream = format!("{{ url = \"http://{nobody}\", protocol = \"http2\" }}");
+            let pool = Pool::new(&service(&upstream).upstream);
+            let second = Duration::from_secs(1);
+            assert!(pool.fresh(Wants::Any, second).await.is_err(), "there is none");
+
+            let (made, end) = connected().await;
+            let answer = service_fn(async |_: Request<Incoming>| {
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            });
+            let mut server = server::conn::http2::Builder::new(TokioExecutor::new());
+            server.max_concurrent_streams(allowed);
+            tokio::spawn(server.serve_connection(TokioIo::new(end), answer));
+            while (made.allowed)() != allowed as usize {
+                tokio::task::yield_now().await;
+            }
+            lock(&pool.0.http2).push(made);
+            let _place = lock(&pool.0.http2)[0].place();
+            assert!(pool.kept(Wants::Any).is_none(), "it is full");
+            assert!(pool.fresh(Wants::Any, second).await.is_ok());
+            assert!(pool.fresh(Wants::Http1, second).await.is_err());
+        }
     }
 
     #[tokio::test]
