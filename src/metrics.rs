@@ -379,17 +379,21 @@ impl GroupMetrics {
         if self.rests() {
             return;
         }
-        let handles = self.handles();
-        for (state, gauge) in STATES.iter().zip(handles.keys.iter().flatten()) {
+        self.add(from, to);
+        if self.rests() {
+            // Its own and no more: the next may be counted there.
+            self.add(to, from);
+        }
+    }
+
+    fn add(&self, from: Option<State>, to: Option<State>) {
+        for (state, gauge) in STATES.iter().zip(self.handles().keys.iter().flatten()) {
             if to == Some(*state) {
                 gauge.increment(1.0);
             }
             if from == Some(*state) {
                 gauge.decrement(1.0);
             }
-        }
-        if self.rests() {
-            handles.show_none();
         }
     }
 

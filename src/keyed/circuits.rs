@@ -236,7 +236,12 @@ impl KeyedCircuits {
     #[cfg(all(feature = "metrics", feature = "registry"))]
     pub(crate) fn rest(&self) {
         self.0.tally.rest();
-        self.0.map.members().iter().for_each(|member| member.rest());
+        let members = {
+            // One that is made meanwhile finds that, or is found.
+            let _keeper = self.0.keeper();
+            self.0.map.members()
+        };
+        members.iter().for_each(|member| member.rest());
     }
 
     /// Asks for the right to one call, which is measured if `measured` or if
