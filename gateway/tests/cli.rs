@@ -382,9 +382,17 @@ fn the_page_s_address_has_the_token_where_no_server_sees_it() {
         .fails(1, "a viewer may look and not steer");
 }
 
+/// An address that is bound, so that nobody else gets it, and not listened on.
+fn nobody() -> (socket2::Socket, std::net::SocketAddr) {
+    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    held.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    (held, address)
+}
+
 #[test]
 fn a_gateway_that_is_not_there_is_said_with_a_code_of_its_own() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, free) = nobody();
     let place = Place::at(&free.to_string(), TWO_SERVICES);
     let brk = |arguments: &[&str]| Said::of(place.command().args(arguments).output().unwrap());
     brk(&["list"]).fails(1, "`brk serve` and `brk token` make it");
@@ -497,7 +505,7 @@ fn what_is_not_known_of_the_gateway_is_not_said_of_it() {
 
     let missing = running.place.path("none");
     let missing = missing.to_str().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, free) = nobody();
     let free = format!("http://{free}");
     for (name, more, why) in [
         ("b", ["--token-file", missing], format!("the token in {missing} can't be read")),

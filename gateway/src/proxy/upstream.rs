@@ -472,7 +472,10 @@ mod tests {
     #[tokio::test]
     async fn where_no_more_connections_are_to_be_had_those_there_are_will_do() {
         for allowed in [0, 1] {
-            let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            // Bound, so that nobody else gets it, and not listened on.
+            let held = tokio::net::TcpSocket::new_v4().unwrap();
+            held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let nobody = held.local_addr().unwrap();
             let upstream = format!("{{ url = \"http://{nobody}\", protocol = \"http2\" }}");
             let pool = Pool::new(&service(&upstream).upstream);
             let second = Duration::from_secs(1);
