@@ -31,7 +31,7 @@ impl Recording {
     /// recording gives the same report, always: a candidate whose jitter has no
     /// [`seed`](crate::Backoff::seed) takes that of the recorded circuit. The
     /// rules that were recorded, replayed, do what they did, but for what an
-    /// operator did by hand.
+    /// operator did by hand and for callers that waited.
     ///
     /// Calls that the recorded circuit refused are *unknown*. They change
     /// nothing: where the candidate would have let one through, nobody knows

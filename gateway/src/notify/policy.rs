@@ -4,8 +4,8 @@
 //! lasted for the hold-down is *news*, if it differs from the news before; so a
 //! trouble that is over before is none, and neither is the good time after it.
 //! All news since the last message go into the next one, which comes no sooner
-//! than a cooldown after it, unless there will be no other. Whoever flaps is told of as flapping, until ten
-//! minutes have passed without another opening.
+//! than a cooldown after it, unless there will be no other. Whoever flaps is told
+//! of as flapping, until ten minutes have passed without another opening.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
