@@ -403,14 +403,14 @@ impl Service<Name> for Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{convert::Infallible, net::SocketAddr};
 
     use http::{Request, Response, header::HOST};
     use hyper::{body::Incoming, server, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::{
         io::{DuplexStream, duplex},
-        net::TcpListener,
+        net::{TcpListener, TcpSocket},
     };
     use tower::ServiceExt;
 
@@ -443,6 +443,14 @@ mod tests {
         port
     }
 
+    /// An address that is bound, so that nobody else gets it, and not listened on.
+    fn nobody() -> (TcpSocket, SocketAddr) {
+        let held = TcpSocket::new_v4().unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = held.local_addr().unwrap();
+        (held, address)
+    }
+
     /// A connection, and its other end.
     async fn connected() -> (Http2, DuplexStream) {
         let (ours, theirs) = duplex(1 << 16);
@@ -472,10 +480,7 @@ mod tests {
     #[tokio::test]
     async fn where_no_more_connections_are_to_be_had_those_there_are_will_do() {
         for allowed in [0, 1] {
-            // Bound, so that nobody else gets it, and not listened on.
-            let held = tokio::net::TcpSocket::new_v4().unwrap();
-            held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let nobody = held.local_addr().unwrap();
+            let (_held, nobody) = nobody();
             let upstream = format!("{{ url = \"http://{nobody}\", protocol = \"http2\" }}");
             let pool = Pool::new(&service(&upstream).upstream);
             let second = Duration::from_secs(1);
@@ -497,6 +502,22 @@ mod tests {
             assert!(pool.fresh(Wants::Any, second).await.is_ok());
             assert!(pool.fresh(Wants::Http1, second).await.is_err());
         }
+    }
+
+    /// Not again and again into one that is gone.
+    #[tokio::test]
+    async fn what_can_be_sent_nowhere_is_given_up() {
+        let (_held, nobody) = nobody();
+        let upstream = format!("{{ url = \"http://{nobody}\", protocol = \"http2\" }}");
+        let service = service(&upstream);
+        let pool = Pool::new(&service.upstream);
+        for _ in 0..3 {
+            let (dead, _) = connected().await;
+            lock(&pool.0.http2).push(dead);
+        }
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let failed = Forward::new(pool, service).oneshot(request).await.unwrap_err();
+        assert!(matches!(failed, UpstreamError::Connect(_)), "{failed:?}");
     }
 
     #[tokio::test]
