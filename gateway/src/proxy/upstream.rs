@@ -516,7 +516,9 @@ mod tests {
             lock(&pool.0.http2).push(dead);
         }
         let request = Request::get("/").body(Body::empty()).unwrap();
-        let failed = Forward::new(pool, service).oneshot(request).await.unwrap_err();
+        let sent = Forward::new(pool, service).oneshot(request);
+        let sent = tokio::time::timeout(Duration::from_secs(30), sent).await;
+        let failed = sent.expect("it is given up").unwrap_err();
         assert!(matches!(failed, UpstreamError::Connect(_)), "{failed:?}");
     }
 
